@@ -1,0 +1,88 @@
+"""Images with their tags or masks, as torch data sets.
+
+An item is asked for by (epoch, position), and its random changes depend on nothing but (seed, epoch, position):
+so any process can make any item, and a training that is resumed sees exactly what it would have seen.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from plda.data.archive import Archive
+from plda.data.index import Entry
+from plda.data.loading import load_image
+from plda.data.transforms import augment
+from plda.params import Training
+from plda.randomness import mixed
+
+Item = tuple[int, int]
+
+
+class TaggedCrops(Dataset[dict[str, Tensor]]):
+    """Random crops with the tags of their image: `image` (3, S, S) float, `tags` (C,) float 0 or 1."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        archive: Archive,
+        classes: Sequence[str],
+        settings: Training,
+        seed: int,
+    ) -> None:
+        self._entries, self._archive, self._settings, self._seed = entries, archive, settings, seed
+        self._tags = torch.stack([tag_vector(entry.tags, classes) for entry in entries])
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, item: Item) -> dict[str, Tensor]:
+        image = load_image(self._archive, self._entries[item[1]])
+        crop, _ = _augmented(image, None, self._settings, self._seed, item)
+        return {"image": crop, "tags": self._tags[item[1]]}
+
+
+class MaskedCrops(Dataset[dict[str, Tensor]]):
+    """Random crops with masks: `image` (3, S, S) float, `mask` (S, S) int64, VOID where undecided."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        archive: Archive,
+        mask_of: Callable[[Entry], np.ndarray],
+        settings: Training,
+        seed: int,
+    ) -> None:
+        self._entries, self._archive, self._mask_of = entries, archive, mask_of
+        self._settings, self._seed = settings, seed
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, item: Item) -> dict[str, Tensor]:
+        entry = self._entries[item[1]]
+        mask = torch.from_numpy(self._mask_of(entry).copy())
+        crop, ids = _augmented(load_image(self._archive, entry), mask, self._settings, self._seed, item)
+        assert ids is not None
+        return {"image": crop, "mask": ids.long()}
+
+
+def tag_vector(tags: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """(C,) float: 1 for each class that is tagged; `classes` has background first, which has no place here."""
+    return torch.tensor([float(name in tags) for name in classes[1:]])
+
+
+def _augmented(
+    image: Tensor, mask: Tensor | None, settings: Training, seed: int, item: Item
+) -> tuple[Tensor, Tensor | None]:
+    random = torch.Generator().manual_seed(mixed(seed, *item))
+    return augment(
+        image,
+        mask,
+        crop=settings.crop,
+        scale=settings.scale,
+        jitter=settings.jitter,
+        random=random,
+    )

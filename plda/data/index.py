@@ -1,0 +1,59 @@
+"""index.csv: the one table of a data set.
+
+Columns: image, split, tags (separated by `;`, in the order of the class list), mask, parts (both empty where
+there is none), width, height. image, mask and parts are names of entries in the data archive beside it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pandas as pd
+
+from plda.files import write_text
+
+
+class Entry(NamedTuple):
+    """One line of index.csv."""
+
+    image: str
+    split: str
+    tags: tuple[str, ...]
+    mask: str
+    parts: str
+    width: int
+    height: int
+
+    @property
+    def key(self) -> str:
+        """What the maps and masks made of this image are called: its path without `images/` and ending."""
+        return image_key(self.image.removeprefix("images/"))
+
+
+def image_key(image: str) -> str:
+    """An image's relative path without its ending."""
+    return str(PurePosixPath(image).with_suffix(""))
+
+
+def write_index(path: Path, entries: Iterable[Entry]) -> None:
+    """Write the table, atomically."""
+    frame = pd.DataFrame([e._replace(tags=";".join(e.tags)) for e in entries])  # type: ignore[arg-type]
+    write_text(path, frame.to_csv(index=False))
+
+
+def read_index(path: Path, *splits: str) -> list[Entry]:
+    """The table's entries in order, all of them or those of `splits`."""
+    frame = pd.read_csv(path, keep_default_na=False, dtype={"image": str, "tags": str})
+    entries = [
+        Entry(
+            r["image"],
+            r["split"],
+            tuple(r["tags"].split(";")),
+            r["mask"],
+            r["parts"],
+            int(r["width"]),
+            int(r["height"]),
+        )
+        for r in frame.to_dict("records")
+    ]
+    return [entry for entry in entries if not splits or entry.split in splits]

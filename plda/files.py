@@ -1,0 +1,91 @@
+"""How every output is written: whole, or not at all.
+
+Each file or folder is built under a temporary name next to its place and renamed when complete, so a killed
+job, a full disk or a forbidden folder never leaves something that looks finished.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from plda.errors import InputError
+
+_REASONS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the size limit",
+    errno.EACCES: "no write permission",
+    errno.EPERM: "no write permission",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` at the end, delete it after a failure.
+
+    The caller creates a file or a folder under the temporary path.
+
+    Raises:
+        InputError: the place cannot be written (no space, no permission, ...), naming `path`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _explaining(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if temporary.is_dir() and path.is_dir():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def need_space(path: Path, size: int) -> None:
+    """Refuse to start writing `size` bytes at `path` where the disk has less.
+
+    Raises:
+        InputError: too little space, or no folder can be made there; names `path`.
+    """
+    with _explaining(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise InputError(f"{path}: needs {size / 1e6:.1f} MB, only {free / 1e6:.1f} MB are free on its disk")
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write below `path`'s folder into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        elsewhere = error.filename and not str(error.filename).startswith(str(path.parent))
+        if elsewhere or error.errno not in _REASONS:
+            raise
+        raise InputError(f"{path}: cannot be written: {_REASONS[error.errno]}") from error

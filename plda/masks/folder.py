@@ -1,0 +1,25 @@
+"""A folder of masks: one 8-bit palette PNG per image, which people can open."""
+
+from pathlib import Path
+
+import numpy as np
+
+from plda.data.images import encode_mask, read_mask
+from plda.data.index import Entry
+
+
+def write_mask(folder: Path, entry: Entry, ids: np.ndarray) -> None:
+    """Write class ids, (H, W) uint8, as the mask of `entry`."""
+    path = mask_path(folder, entry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_mask(ids))
+
+
+def load_mask(folder: Path, entry: Entry) -> np.ndarray:
+    """(H, W) uint8 class ids, VOID where undecided."""
+    return read_mask(mask_path(folder, entry).read_bytes())
+
+
+def mask_path(folder: Path, entry: Entry) -> Path:
+    """Where the mask of `entry` stands."""
+    return folder / f"{entry.key}.png"

@@ -1,0 +1,139 @@
+"""Classification networks of torchvision as backbones with named feature maps and a chosen output stride.
+
+A backbone's weights are kept in torchvision's own layout, so any file made for torchvision can be read.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")  # at stride 4, 8, 16, 32 before dilation
+
+
+class Backbone(nn.Module):
+    """Four stages of a network; `forward` gives each one's features by name.
+
+    Attributes:
+        channels: the number of channels of each named feature map.
+        frozen: whether batch norm keeps its statistics and its scale and shift.
+    """
+
+    def __init__(self, stages: Mapping[str, nn.Module], frozen: bool) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.frozen = frozen
+        if frozen:
+            for norm in self._norms():
+                norm.requires_grad_(False)
+        self.channels = {name: f.shape[1] for name, f in self._probe().items()}
+        self.train(self.training)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) normalised RGB to {stage: (B, channels[stage], h, w)}, in order."""
+        features = {}
+        for name, stage in self.stages.items():
+            image = stage(image)
+            features[name] = image
+        return features
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As for any module, but frozen batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[nn.Module]:
+        return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    @torch.no_grad()
+    def _probe(self) -> dict[str, Tensor]:
+        self.eval()
+        features: dict[str, Tensor] = self(torch.zeros(1, 3, 64, 64))
+        return features
+
+
+def classifier(name: str) -> nn.Module:
+    """torchvision's network `name`, freshly initialised, with its classifier: the layout of a weight file."""
+    if name == "resnet10":  # the smallest of the family; torchvision has the blocks but no name for it
+        return ResNet(BasicBlock, [1, 1, 1, 1])
+    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    return network
+
+
+def build_backbone(name: str, *, output_stride: int = 32, batch_norm: str = "trained") -> Backbone:
+    """A backbone with fresh weights.
+
+    Args:
+        name: see `plda.params.Backbone`.
+        output_stride: 8, 16 or 32: how much smaller the last feature map is. Below 32 the last stages keep
+            their resolution and dilate their kernels instead, as the DeepLab papers do.
+        batch_norm: "trained" or "frozen".
+    """
+    stages = _split(classifier(name))
+    rate = 1
+    for stage, stride in zip(STAGES, (4, 8, 16, 32), strict=True):
+        if stride > output_stride:
+            rate = _dilate(stages[stage], rate)
+    return Backbone(stages, frozen=batch_norm == "frozen")
+
+
+def load_backbone(backbone: Backbone, name: str, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights in torchvision's layout into a backbone of the same name.
+
+    Raises:
+        RuntimeError: the weights are of another network.
+    """
+    network = classifier(name)
+    network.load_state_dict(weights)
+    for stage, modules in _split(network).items():
+        backbone.stages[stage].load_state_dict(modules.state_dict())
+
+
+def _split(network: nn.Module) -> "OrderedDict[str, nn.Module]":
+    """The four stages of a network of torchvision's, cut where the resolution halves, without its classifier."""
+    if isinstance(network, ResNet):
+        stem = [network.conv1, network.bn1, network.relu, network.maxpool]
+        layers = [network.layer1, network.layer2, network.layer3, network.layer4]
+        return OrderedDict(zip(STAGES, [nn.Sequential(*stem, layers[0]), *layers[1:]], strict=True))
+    blocks = list(network.get_submodule("features").children())
+    halving = [i for i, block in enumerate(blocks) if _stride(block) > 1]
+    cuts = [0, *halving[-3:], len(blocks)]
+    parts = [nn.Sequential(*blocks[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return OrderedDict(zip(STAGES, parts, strict=True))
+
+
+def _stride(block: nn.Module) -> int:
+    return max((m.stride[0] for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
+
+
+def _dilate(stage: nn.Module, rate: int) -> int:
+    """Keep the resolution in a stage that would halve it, in place.
+
+    Kernels up to the one that halved see the spacing `rate` that earlier stages left, later ones twice that.
+
+    Returns:
+        The spacing that this stage leaves.
+    """
+    spacing = rate
+    for convolution in _convolutions(stage):
+        halves = convolution.stride[0] > 1
+        convolution.stride = (1, 1)
+        kernel = convolution.kernel_size[0]
+        if kernel > 1:
+            convolution.dilation = (spacing, spacing)
+            # an even kernel (ConvNeXt's 2x2) has no symmetric padding
+            pad = spacing * (kernel - 1)
+            convolution.padding = "same" if pad % 2 else (pad // 2, pad // 2)
+            if halves:
+                spacing = 2 * rate
+    return 2 * rate
+
+
+def _convolutions(stage: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in stage.modules() if isinstance(m, nn.Conv2d)]

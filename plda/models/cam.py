@@ -1,0 +1,63 @@
+"""The baseline `cam`: a classifier whose class scores are a map (Zhou et al., CVPR 2016; METHOD: Baselines).
+
+Tag logits are the global average of the score map of a bias-free 1x1 convolution; the loss is multilabel soft
+margin; the class activation map is relu(scores), for the classes that are tagged.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plda.models.backbones import Backbone
+
+
+class CamOutput(NamedTuple):
+    """What the network says of a batch.
+
+    Attributes:
+        features: the backbone's maps by stage name, (B, D, h, w) each.
+        scores: class scores per pixel, (B, C, h, w), C without background.
+        logits: tag scores per image, (B, C).
+    """
+
+    features: dict[str, Tensor]
+    scores: Tensor
+    logits: Tensor
+
+
+class CamNetwork(nn.Module):
+    """Backbone and class head."""
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Conv2d(backbone.channels["stage4"], classes, kernel_size=1, bias=False)
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def forward(self, image: Tensor) -> CamOutput:
+        """(B, 3, H, W) normalised RGB to scores."""
+        features = self.backbone(image)
+        scores = self.head(features["stage4"])
+        return CamOutput(features, scores, scores.mean(dim=(2, 3)))
+
+
+def tag_loss(output: CamOutput, tags: Tensor) -> Tensor:
+    """Multilabel soft margin of the tag logits against `tags`, (B, C) float 0 or 1; a scalar."""
+    return F.multilabel_soft_margin_loss(output.logits, tags)
+
+
+def average_precision(logits: Tensor, tags: Tensor) -> float:
+    """Mean over classes of the average precision of ranking images by logit; classes without a positive left out.
+
+    Args:
+        logits: (N, C) tag scores.
+        tags: (N, C) float 0 or 1.
+    """
+    order = logits.argsort(dim=0, descending=True)
+    hits = tags.gather(0, order)
+    ranks = torch.arange(1, len(tags) + 1, dtype=hits.dtype).unsqueeze(1)
+    precision = hits.cumsum(0) / ranks
+    positives = hits.sum(0)
+    return float(((precision * hits).sum(0) / positives)[positives > 0].mean())

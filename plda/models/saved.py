@@ -1,0 +1,109 @@
+"""A trained network in one file: what it is, the classes it knows, its weights. Loading one never runs code."""
+
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from plda.errors import InputError
+from plda.files import write_bytes
+from plda.models.backbones import Backbone, build_backbone, load_backbone
+from plda.models.cam import CamNetwork
+from plda.models.segmenters import Segmenter
+from plda.randomness import mixed
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build a network anew, without its weights.
+
+    Attributes:
+        kind: "cam" or "segmenter".
+        backbone: see `plda.params.Backbone`.
+        output_stride: 8, 16 or 32.
+        batch_norm: "trained" or "frozen".
+        head: a segmenter's head, see `Segmenter`; "" for a CAM network.
+        classes: class names, background first.
+    """
+
+    kind: str
+    backbone: str
+    output_stride: int
+    batch_norm: str
+    head: str
+    classes: tuple[str, ...]
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights."""
+        backbone = build_backbone(self.backbone, output_stride=self.output_stride, batch_norm=self.batch_norm)
+        if self.kind == "cam":
+            return CamNetwork(backbone, len(self.classes) - 1)
+        return Segmenter(backbone, self.head, len(self.classes))
+
+    def start(self, weights: Mapping[str, Tensor], seed: int) -> nn.Module:
+        """The network with a head drawn from `seed` and `weights`, in torchvision's layout, in its backbone."""
+        torch.manual_seed(mixed(seed, 1))
+        network = self.build()
+        load_backbone(cast(Backbone, network.backbone), self.backbone, weights)
+        return network
+
+
+def save_network(path: Path, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
+    """Write a trained network; the same weights give the same bytes."""
+    described = {**vars(architecture), "classes": list(architecture.classes)}
+    save(path, {"architecture": described, "weights": dict(weights)})
+
+
+def load_network(path: Path, kind: str, classes: Sequence[str]) -> nn.Module:
+    """Read a trained network, in evaluation mode on the CPU.
+
+    Raises:
+        InputError: not a file of `save_network`, of another kind, or of other classes.
+    """
+    content = load(path)
+    try:
+        described = content["architecture"]
+        architecture = Architecture(**{**described, "classes": tuple(described["classes"])})
+        network = architecture.build()
+        network.load_state_dict(content["weights"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: is no trained network of this project: {error}") from error
+    if architecture.kind != kind:
+        raise InputError(f"{path}: field kind: is {architecture.kind!r}, {kind!r} is needed")
+    if architecture.classes != tuple(classes):
+        raise InputError(
+            f"{path}: field classes: trained for {', '.join(architecture.classes)}; "
+            f"the data set has {', '.join(classes)}"
+        )
+    return network.eval()
+
+
+def save(path: Path, content: Any) -> None:
+    """Write tensors and plain values with torch.save, atomically."""
+    buffer = io.BytesIO()  # named by nothing, so that the bytes depend on the content alone
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load(path: Path) -> Any:
+    """Read tensors and plain values onto the CPU; a file that asks for code to be run is refused.
+
+    Raises:
+        InputError: missing, damaged, or holding anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: is missing") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused: it is damaged, or holds more than tensors and plain values, "
+            "and loading it could run code"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a torch file: {error}") from error

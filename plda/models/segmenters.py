@@ -1,0 +1,87 @@
+"""Segmentation networks: a backbone, and a head that turns its features into class scores per pixel."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+from torchvision.models.segmentation.lraspp import LRASPPHead
+
+from plda.data.images import VOID
+from plda.models.backbones import Backbone
+
+
+class DeepLabV2Head(nn.Module):
+    """ASPP of DeepLab-v2 (Chen et al., TPAMI 2018): 3x3 convolutions at rates 6, 12, 18, 24, summed."""
+
+    RATES = (6, 12, 18, 24)
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        branches = [
+            nn.Conv2d(channels, classes, kernel_size=3, padding=rate, dilation=rate) for rate in self.RATES
+        ]
+        for branch in branches:
+            nn.init.normal_(branch.weight, std=0.01)
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, C, h, w)."""
+        scores: Tensor = sum(branch(features) for branch in self.branches)  # type: ignore[assignment]
+        return scores
+
+
+class LrasppHead(nn.Module):
+    """torchvision's LR-ASPP head (Howard et al., ICCV 2019) on the features at stride 8 and at the end."""
+
+    def __init__(self, low_channels: int, high_channels: int, classes: int) -> None:
+        super().__init__()
+        self.lraspp = LRASPPHead(low_channels, high_channels, classes, inter_channels=128)
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """(B, L, h', w') and (B, D, h, w) to (B, C, h', w')."""
+        scores: Tensor = self.lraspp({"low": low, "high": high})
+        return scores
+
+
+class Segmenter(nn.Module):
+    """Backbone and head; scores at the size of the image.
+
+    Args:
+        backbone: see `plda.models.backbones`.
+        head: "deeplabv2", "deeplabv3" (torchvision's, rates 12, 24, 36) or "lraspp".
+        classes: number of classes with background.
+    """
+
+    def __init__(self, backbone: Backbone, head: str, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        high = backbone.channels["stage4"]
+        match head:
+            case "deeplabv2":
+                self.head: nn.Module = DeepLabV2Head(high, classes)
+            case "deeplabv3":
+                self.head = DeepLabHead(high, classes)
+            case "lraspp":
+                self.head = LrasppHead(backbone.channels["stage2"], high, classes)
+            case _:
+                raise ValueError(f"head: {head!r} is unknown")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised RGB to class scores, (B, C, H, W), background first."""
+        features = self.backbone(image)
+        if isinstance(self.head, LrasppHead):
+            scores = self.head(features["stage2"], features["stage4"])
+        else:
+            scores = self.head(features["stage4"])
+        return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def mask_loss(scores: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy averaged over the pixels that have a class; 0 where a batch has none.
+
+    Args:
+        scores: (B, C, H, W).
+        mask: (B, H, W) int64, VOID where there is no class.
+    """
+    total = F.cross_entropy(scores, mask, ignore_index=VOID, reduction="sum")
+    return total / torch.clamp((mask != VOID).sum(), min=1)

@@ -1,0 +1,94 @@
+"""Where a backbone's first weights come from: random numbers, torchvision's release, a URL, a file."""
+
+import hashlib
+import re
+import tempfile
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+
+from plda.errors import InputError
+from plda.files import need_space
+from plda.models.backbones import build_backbone, classifier, load_backbone
+from plda.models.saved import load
+from plda.params import Weights
+from plda.randomness import mixed
+
+LARGEST = 200_000_000  # bytes; more than any weight file on offer
+
+
+def first_weights(weights: Weights, field: str, seed: int, near: Path) -> Mapping[str, Tensor]:
+    """A backbone's weights in torchvision's layout, as `weights.weights` says.
+
+    `random`: drawn from `seed`. `imagenet`: torchvision's release. A URL: downloaded. Anything else: a file.
+
+    Args:
+        weights: what is asked for.
+        field: where that stands in the params, for messages.
+        seed: for random weights.
+        near: a path on the disk where downloads may be put.
+
+    Raises:
+        InputError: it cannot be had, has another checksum, or does not fit the network.
+    """
+    if weights.weights == "random":
+        torch.manual_seed(mixed(seed, 0))
+        return classifier(weights.name).state_dict()
+    where = weights.weights
+    checksum = weights.sha256
+    if where == "imagenet":
+        where, checksum = _release(weights.name, field)
+    if re.match("https?://", where):
+        need_space(near, LARGEST)
+        with tempfile.TemporaryDirectory(dir=near.parent) as folder:
+            file = Path(folder) / "weights.pt"
+            _download(where, file, field)
+            return _checked(file, where, checksum, weights.name, field)
+    return _checked(Path(where), where, checksum, weights.name, field)
+
+
+def _release(name: str, field: str) -> tuple[str, str]:
+    """URL and the first digits of the SHA-256 of torchvision's ImageNet weights."""
+    if name == "resnet10":
+        raise InputError(
+            f"params: {field}.weights: there are no ImageNet weights of resnet10; "
+            "take `random`, or another network"
+        )
+    release = torchvision.models.get_model_weights(name).DEFAULT
+    digits = re.search(r"-([0-9a-f]{8,})\.pth$", release.url)
+    assert digits, release.url
+    return release.url, digits[1]
+
+
+def _download(url: str, file: Path, field: str) -> None:
+    try:
+        torch.hub.download_url_to_file(url, str(file))
+    except (OSError, urllib.error.URLError) as error:
+        raise InputError(
+            f"params: {field}.weights: {url} cannot be downloaded: {error}; "
+            "get the file by other means and name its path here"
+        ) from error
+
+
+def _checked(file: Path, where: str, checksum: str, name: str, field: str) -> Mapping[str, Tensor]:
+    if not file.is_file():
+        raise InputError(f"params: {field}.weights: {where}: no such file")
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not digest.startswith(checksum):
+        raise InputError(
+            f"params: {field}.sha256: {where} has SHA-256 {digest}, {checksum} was expected; "
+            "it is damaged or another file"
+        )
+    content = load(file)
+    try:
+        load_backbone(build_backbone(name), name, content)
+    except (RuntimeError, AttributeError, TypeError, KeyError) as error:
+        raise InputError(
+            f"params: {field}.weights: {where} does not hold weights of {name}: {error}"
+        ) from error
+    return content  # type: ignore[no-any-return]

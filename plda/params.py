@@ -1,0 +1,177 @@
+"""What params.yaml may say: one frozen class per section, with types and ranges.
+
+There are no defaults: what a run used stands in its params file, complete. Unknown and missing keys, wrong
+types and values out of range are refused before any work starts.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from plda.errors import InputError
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Backbone = Literal[
+    "resnet10", "resnet18", "resnet50", "resnet101",
+    "mobilenet_v2", "mobilenet_v3_large", "convnext_tiny",
+]  # fmt: skip
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Compute(Section):
+    """Where a job runs. No stage depends on it, so a change reruns nothing."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    devices: Count
+    precision: Literal["auto", "32", "bf16", "16"]
+    workers: Annotated[int, Field(ge=0)]
+
+
+class Creatures(Section):
+    train: Count
+    val: Count
+    size: Annotated[int, Field(ge=32, le=1024)]
+    body_cue: Share
+    part_size: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class IndexData(Section):
+    source: Literal["creatures", "folder"]
+    folder: Annotated[str, Field(min_length=1)]
+    long_side: Annotated[int, Field(ge=32)] | None
+    creatures: Creatures
+
+
+class Weights(Section):
+    name: Backbone
+    weights: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+
+
+class DownloadBackbone(Section):
+    cams: Weights
+    segmenter: Weights
+
+
+class Training(Section):
+    """What every trainer is told."""
+
+    output_stride: Literal[8, 16, 32]
+    batch_norm: Literal["trained", "frozen"]
+    epochs: Count
+    batch_size: Count
+    crop: Annotated[int, Field(ge=32)]
+    scale: tuple[Positive, Positive]
+    jitter: Share
+    optimizer: Literal["sgd", "adamw"]
+    lr: Positive
+    head_lr_factor: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    poly_power: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_is_a_pair(cls, values: Any) -> Any:
+        """YAML has lists, not tuples."""
+        if isinstance(values, dict) and isinstance(values.get("scale"), list):
+            return {**values, "scale": tuple(values["scale"])}
+        return values
+
+    @model_validator(mode="after")
+    def _scale_is_ordered(self) -> "Training":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError("scale: the smaller factor comes first")
+        return self
+
+
+class TrainCam(Training):
+    baseline: Literal["cam"]
+
+
+class InferCams(Section):
+    scales: Annotated[list[Positive], Field(min_length=1)]
+    flip: bool
+
+
+class MakeMasks(Section):
+    background_score: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
+    undecided: Annotated[float, Field(ge=0, lt=1)]
+    refinement: Literal["none", "pamr"]
+    pamr_iterations: Count
+
+
+class TrainSegmenter(Training):
+    head: Literal["deeplabv3", "lraspp", "deeplabv2"]
+
+
+class PredictMasks(Section):
+    splits: Annotated[list[Literal["train", "val"]], Field(min_length=1)]
+    scales: Annotated[list[Positive], Field(min_length=1)]
+    flip: bool
+
+
+class Report(Section):
+    gallery: Annotated[int, Field(ge=0)]
+
+
+class Params(Section):
+    """The whole file. A field's name is its section's, a section's name is its stage's."""
+
+    seed: Annotated[int, Field(ge=0)]
+    compute: Compute
+    index_data: IndexData
+    download_backbone: DownloadBackbone
+    train_cam: TrainCam
+    infer_cams: InferCams
+    make_masks: MakeMasks
+    train_segmenter: TrainSegmenter
+    predict_masks: PredictMasks
+    report: Report
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        InputError: the file is missing or no YAML, or names every field that is unknown, missing or wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not YAML: {error}") from error
+    return check_params(values, path)
+
+
+def check_params(values: Any, path: Path) -> Params:
+    """Check `values`, as parsed from `path`.
+
+    Raises:
+        InputError: one line per field that is unknown, missing or wrong.
+    """
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError("\n".join(_in_words(path, e) for e in error.errors())) from error
+
+
+def _in_words(path: Path, error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"] if "[" not in str(part)) or "(whole file)"
+    match error["type"]:
+        case "extra_forbidden":
+            reason = "unknown key"
+        case "missing":
+            return f"{path}: {field}: is missing"
+        case _:
+            reason = error["msg"][0].lower() + error["msg"][1:]
+    return f"{path}: {field}: {reason}, got {error['input']!r}"

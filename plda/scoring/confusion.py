@@ -1,0 +1,82 @@
+"""Scores of masks against true masks, all from one confusion matrix over the whole set (METHOD: scoring)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from plda.data.images import VOID
+
+
+class Confusion:
+    """Counts of pixels by true class and given class.
+
+    Background is a class like any other. Pixels that are void in the truth do not count. Pixels that are
+    undecided in the given mask are kept in a column of their own: they are misses, never hits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.counts = np.zeros((classes, classes + 1), np.int64)  # last column: undecided
+
+    def add(self, truth: np.ndarray, given: np.ndarray) -> None:
+        """Count one image: (H, W) uint8 each.
+
+        Raises:
+            ValueError: the two differ in shape.
+        """
+        if truth.shape != given.shape:
+            raise ValueError(f"masks of {truth.shape} and {given.shape} cannot be compared")
+        rows, columns = self.counts.shape
+        known = truth != VOID
+        column = np.where(given[known] == VOID, columns - 1, given[known])
+        cells = truth[known].astype(np.int64) * columns + column
+        self.counts += np.bincount(cells, minlength=rows * columns).reshape(rows, columns)
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels were counted."""
+        return int(self.counts.sum())
+
+    def scores(self) -> "Scores":
+        """Scores in which an undecided pixel is a miss."""
+        return self._scores(self.counts.sum(axis=1))
+
+    def decided_scores(self) -> "Scores":
+        """Scores over the decided pixels alone."""
+        return self._scores(self.counts[:, :-1].sum(axis=1))
+
+    def undecided(self) -> float:
+        """The share of pixels that the masks leave open."""
+        return float(self.counts[:, -1].sum() / max(self.counts.sum(), 1))
+
+    def _scores(self, true: np.ndarray) -> "Scores":
+        given = self.counts[:, :-1].sum(axis=0)
+        hits = self.counts.diagonal()
+        with np.errstate(invalid="ignore"):
+            return Scores(iou=hits / (true + given - hits), precision=hits / given, recall=hits / true)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per class, (C,) each, in [0, 1]; nan for a class that occurs neither in truth nor in the masks."""
+
+    iou: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+
+    def mean(self) -> dict[str, float]:
+        """The means over classes, in percent: `miou`, `precision`, `recall`.
+
+        A class that is nowhere in the truth but is given somewhere counts as 0 in mIoU; one that is nowhere
+        in either is left out.
+        """
+        names = {"miou": self.iou, "precision": self.precision, "recall": self.recall}
+        return {name: percent(_mean(values)) for name, values in names.items()}
+
+
+def percent(share: float) -> float:
+    """A share in percent with two decimals, as metrics files hold it."""
+    return round(100 * share, 2)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0

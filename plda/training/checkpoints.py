@@ -1,0 +1,74 @@
+"""Checkpoints that let a killed training go on exactly where it was.
+
+They live outside every declared output (both engines delete those before a retry), in a folder whose name is
+a hash of all that shapes the training: its params, the bytes of its inputs, and the code that runs. So no
+weights of another training are ever resumed. A lock keeps a second process out while the first still runs.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from plda.errors import InputError
+from plda.models.saved import load, save
+
+
+def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
+    """A hash of `settings` (anything JSON knows), the content of `inputs`, and the loaded code of plda."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in [*inputs, *_code()]:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and not file.name.startswith("."):
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _code() -> list[Path]:
+    modules = [m for name, m in sorted(sys.modules.items()) if name.split(".")[0] == "plda"]
+    return [Path(m.__file__) for m in modules if getattr(m, "__file__", None)]  # type: ignore[arg-type]
+
+
+class Checkpoint:
+    """The last state of one training, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "last.pt"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process alone.
+
+        Raises:
+            InputError: another process trains here.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._folder.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"{self._folder}: another process is training this very network; wait for it or stop it"
+            ) from error
+        with lock:
+            yield
+
+    def load(self) -> dict[str, Any] | None:
+        """The last state, or None where there is none."""
+        return load(self._path) if self._path.exists() else None  # type: ignore[no-any-return]
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the last state, atomically."""
+        save(self._path, state)
+
+    def delete(self) -> None:
+        """Forget the training: its outputs are written."""
+        shutil.rmtree(self._folder)

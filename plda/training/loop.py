@@ -1,0 +1,186 @@
+"""The one loop that every trainer shares: schedule, precision, progress, history, checkpoints, exact resume.
+
+All randomness is a function of (seed, step): the order of the items, their augmentation, dropout. So a
+training that was killed and resumed computes what an unbroken one does, bit for bit on a CPU.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from plda.files import write_text
+from plda.params import Compute, Training
+from plda.randomness import mixed
+from plda.training.checkpoints import Checkpoint
+from plda.training.compute import make_fabric
+from plda.training.order import Order
+from plda.training.progress import Progress
+
+Losses = dict[str, Tensor]
+Weights = dict[str, Tensor]
+
+STEPS_BETWEEN_CHECKPOINTS = 200  # what a killed job loses at most where an epoch is longer
+
+
+def train(
+    network: nn.Module,
+    data: Dataset[dict[str, Tensor]],
+    losses: Callable[[nn.Module, dict[str, Tensor]], Losses],
+    *,
+    settings: Training,
+    seed: int,
+    compute: Compute,
+    checkpoint: Checkpoint,
+    write: Callable[[Weights, pd.DataFrame], None],
+) -> None:
+    """Train `network` on `data`, from where its checkpoint stands, and write what comes of it.
+
+    Args:
+        network: initialised; has a `backbone`, and the rest of it is its head, which learns
+            `head_lr_factor` times faster.
+        data: gives a dict of tensors, `image` among them, for an item (epoch, position).
+        losses: of the network and a batch, named scalars; `loss` is the one that is minimised.
+        settings: a trainer's section of the params.
+        seed: of order, augmentation and dropout.
+        compute: where it runs.
+        checkpoint: where the state is kept; deleted once `write` is through.
+        write: is given the trained weights on the CPU, and the history: a row per epoch with epoch, step, lr
+            and the mean of each loss.
+    """
+    fabric = make_fabric(compute)
+    fabric.launch()
+    with checkpoint.locked() if fabric.is_global_zero else nullcontext():
+        weights, history = _run(fabric, network, data, losses, settings, seed, compute.workers, checkpoint)
+        if fabric.is_global_zero:
+            write(weights, pd.DataFrame(history))
+            checkpoint.delete()
+
+
+def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """SGD or AdamW over backbone and head; a group's `factor` is what its learning rate is times `lr`."""
+    backbone = list(network.backbone.parameters())  # type: ignore[operator,union-attr]
+    known = {id(p) for p in backbone}
+    groups = [
+        {"params": [p for p in backbone if p.requires_grad], "factor": 1.0},
+        {
+            "params": [p for p in network.parameters() if id(p) not in known],
+            "factor": settings.head_lr_factor,
+        },
+    ]
+    common = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999), **common)  # type: ignore[arg-type]
+    return torch.optim.SGD(groups, momentum=settings.momentum, **common)  # type: ignore[arg-type]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, settings: Training, progress: float) -> float:
+    """Set each group's learning rate at `progress` in [0, 1): lr (1 - progress)^power times its factor."""
+    lr: float = settings.lr * (1 - progress) ** settings.poly_power
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]
+    return lr
+
+
+def write_history(path: Path, history: pd.DataFrame) -> None:
+    """Write the curves as CSV, atomically."""
+    write_text(path, history.to_csv(index=False, float_format="%.6g"))
+
+
+def _run(
+    fabric: Fabric,
+    network: nn.Module,
+    data: Dataset[dict[str, Tensor]],
+    losses: Callable[[nn.Module, dict[str, Tensor]], Losses],
+    settings: Training,
+    seed: int,
+    workers: int,
+    checkpoint: Checkpoint,
+) -> tuple[Weights, list[dict[str, float]]]:
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network, optimizer = fabric.setup(network, make_optimizer(network, settings))
+    network.train()
+    state = checkpoint.load() or {"step": 0, "history": [], "sums": {}}
+    step, history, sums = state["step"], state["history"], state["sums"]
+    if step:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
+        sums = fabric.to_device(sums)
+        fabric.print(f"resumed after step {step}", file=sys.stderr)
+    order = Order(
+        len(data),  # type: ignore[arg-type]
+        settings.batch_size,
+        settings.epochs,
+        seed,
+        start=step,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+    )
+    loader = _loader(fabric, data, order, workers)
+
+    def save() -> None:
+        means = _mean_over_processes(fabric, sums)
+        if fabric.is_global_zero:
+            checkpoint.save(
+                {
+                    "step": step,
+                    "history": history,
+                    "sums": means,
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "precision": fabric.strategy.precision.state_dict(),
+                }
+            )
+
+    with Progress(
+        steps=order.steps,
+        start=step,
+        epochs=settings.epochs,
+        batch_size=order.batch_size,
+        silent=not fabric.is_global_zero,
+    ) as progress:
+        for batch in loader:
+            torch.manual_seed(mixed(seed, step, fabric.global_rank))
+            lr = set_lr(optimizer, settings, step / order.steps)
+            batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+            values = losses(network, batch)
+            optimizer.zero_grad()
+            fabric.backward(values["loss"])
+            optimizer.step()
+            step += 1
+            sums = {name: value.detach() + sums.get(name, 0.0) for name, value in values.items()}
+            progress.step(values["loss"].detach())
+            if step % order.steps_per_epoch == 0:
+                means = _mean_over_processes(fabric, sums)
+                row = {"epoch": step // order.steps_per_epoch, "step": step, "lr": lr}
+                row |= {name: float(total) / order.steps_per_epoch for name, total in means.items()}
+                history.append(row)
+                progress.epoch(row)
+                sums = {}
+            if step % STEPS_BETWEEN_CHECKPOINTS == 0 or step % order.steps_per_epoch == 0:
+                save()
+    return {name: w.cpu().contiguous() for name, w in network.state_dict().items()}, history
+
+
+def _mean_over_processes(fabric: Fabric, sums: Losses) -> Losses:
+    return {name: cast(Tensor, fabric.all_reduce(total, reduce_op="mean")) for name, total in sums.items()}
+
+
+def _loader(
+    fabric: Fabric, data: Dataset[dict[str, Tensor]], order: Order, workers: int
+) -> "DataLoader[dict[str, Tensor]]":
+    loader = DataLoader(
+        data,
+        batch_sampler=order,  # one iterator over all epochs: workers never stop and start again
+        num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]

@@ -1,0 +1,49 @@
+"""In which order a training sees its items: a pure function of the seed, so that any step can be resumed at."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from plda.data.datasets import Item
+from plda.randomness import mixed
+
+
+class Order(Sampler[list[Item]]):
+    """The batches of a whole training from step `start` on, each a list of (epoch, position).
+
+    Every epoch is a permutation of all items, drawn from (seed, epoch); what does not fill a batch is left
+    out of that epoch. With several processes each takes every `world`-th item of the same batch, so the
+    batches do not depend on how many processes there are.
+    """
+
+    def __init__(
+        self,
+        items: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._items, self.batch_size, self._seed = items, min(batch_size, items), seed
+        self._start, self._rank, self._world = start, rank, world
+        self.steps_per_epoch = items // self.batch_size
+        self.steps = epochs * self.steps_per_epoch
+
+    def __len__(self) -> int:
+        return self.steps - self._start
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        permutation: list[int] = []
+        drawn = -1
+        for step in range(self._start, self.steps):
+            epoch, batch = divmod(step, self.steps_per_epoch)
+            if epoch != drawn:
+                random = torch.Generator().manual_seed(mixed(self._seed, epoch))
+                permutation, drawn = torch.randperm(self._items, generator=random).tolist(), epoch
+            first = batch * self.batch_size
+            chosen = permutation[first : first + self.batch_size]
+            yield [(epoch, position) for position in chosen[self._rank :: self._world]]
