@@ -37,7 +37,7 @@ class Compute(Section):
 class Creatures(Section):
     train: Count
     val: Count
-    size: Annotated[int, Field(ge=32, le=1024)]
+    size: Annotated[int, Field(ge=48, le=1024)]
     body_cue: Share
     part_size: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]

@@ -107,7 +107,10 @@ class Checker:
 
 
 def _keep(row: Row, long_side: int | None) -> tuple[bytes, Size, Size]:
-    return keep_image(_bytes(row.content), long_side)
+    try:
+        return keep_image(_bytes(row.content), long_side)
+    except InputError as error:
+        raise InputError(f"{row.image}: {error}") from error
 
 
 def _bytes(content: Content) -> bytes:

@@ -1,23 +1,20 @@
-"""Drawn scenes ("creatures"): the fault that PLDA addresses, without a download and with every pixel known.
+"""Drawn scenes ("creatures"): the fault that PLDA addresses, with no download and every pixel known.
 
-Each scene shows one to three creatures on clutter. A creature is a *telling part* (the head: a shape and
-colours of its class only) and a *body* (torso, legs, tail and texture out of one pool for all classes) that
-says little. A classifier can therefore solve the tags from heads alone, and its activation maps miss bodies.
-How much the body says is a knob, `body_cue`: it acts through the body's hue and nothing else. Clutter uses the same
-hues, textures and sometimes the heads' vivid colours, so no colour gives the mask away.
+A scene shows one to three creatures on clutter. A creature is a *telling part* (the head: a shape and
+colours that only its class has) and a *body* (torso, legs, tail and texture out of one pool for all classes)
+that says little. Heads alone give the tags away, so the activation maps of a tag classifier cover heads and
+miss bodies. How much a body does say is a knob, `body_cue`: of the body only the hue depends on the class.
+The clutter has the same hues and textures, and some colours as vivid as a head's, so that colour does not
+give the mask away.
 
-`draw(seed, number)` depends on its arguments only. Every object and the clutter have random streams of
-their own, read in a fixed order, so that other values of `body_cue` and `part_size` give the same scene otherwise.
+Visible: of each creature at least `MIN_HEAD` of the head, `MIN_PIXELS` of it, and `MIN_BODY` of the body are
+neither hidden nor cut off. One that finds no such place in `TRIES` is left out (the front one then goes to
+the middle). The mask is sampled at the centres of the pixels and has no void outline.
 
-Visibility rule: of each creature at least `MIN_HEAD` of the telling part and `MIN_BODY` of the body stay visible, and
-`MIN_PIXELS` of the head; after `TRIES` places that break the rule for it, a creature is left out (the front one
-is then put in the middle), so that every tag can be seen. Masks have no void outline: they are sampled at pixel centres.
-
-Frame of a creature: complex numbers, x to the right, y *down* as in images; torso about 0.8 long, facing right.
+Shapes are polygons of complex numbers, x to the right, y *down*; a torso is about 0.8 long and faces right.
 """
 
 import colorsys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -25,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Outline = NDArray[np.complex128]  # corners of a polygon
+Outline = NDArray[np.complex128]  # (corners,)
 Colour = tuple[int, int, int]
 Shape = tuple[Outline, Colour]
 
@@ -33,20 +30,19 @@ CLASSES = ("background", "bird", "cat", "mouse", "bull", "rabbit", "snail")
 KINDS = len(CLASSES) - 1
 TELLING, BODY = 1, 2  # values of Scene.parts
 
-SHARPNESS = 3  # drawn 3x larger; odd, so that every pixel has a centre sample for the masks
-OBJECTS = (0.4, 0.35, 0.25)  # chance of 1, 2, 3 objects
-REPEAT = 0.15  # chance that a further object has the class of the first
-LENGTH = (0.4, 0.7)  # of the side; smaller ones have heads of a few pixels only
-MIN_HEAD, MIN_BODY, MIN_PIXELS = 0.7, 0.35, 12
-TRIES = 8
+FINER = 3  # drawn three times larger, then reduced; odd: a pixel has a centre to sample the mask at
+OBJECTS = (0.4, 0.35, 0.25)  # chances of 1, 2, 3 creatures
+REPEAT = 0.15  # chance that a further creature is of the same class as the first
+LENGTH = (0.4, 0.7)  # unit of a creature's frame, as a share of the side
+MIN_HEAD, MIN_BODY, MIN_PIXELS, TRIES = 0.7, 0.35, 12, 8
 CLUTTER = 34  # things in the background
-HEAD_ON_TORSO = 0.3  # measured share of the head that covers the torso
+HEAD_ON_TORSO = 0.32  # measured: this share of a head lies on its own body
 
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` (S, S, 3) RGB; `mask` (S, S) class ids, 0 background; `parts` (S, S) 0, TELLING or BODY,
-    above 0 exactly where `mask` is; `tags` the classes in `mask`, in order of id."""
+    """`image` (S, S, 3) RGB; `mask` (S, S) class ids, 0 = background; `parts` (S, S) 0, TELLING or BODY,
+    above 0 exactly where `mask` is; `tags`: the classes in `mask`, in order of id."""
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
@@ -58,80 +54,86 @@ class Scene:
 class _Creature:
     label: int
     body: list[Shape]
-    texture: list[Shape]  # clipped to the body
+    texture: list[Shape]  # painted on the body only
     head: list[Shape]
-    areas: tuple[
-        float, float
-    ]  # of the telling part and of the rest of the body, unhidden, in its own frame
+    areas: tuple[float, float]  # of the head and of the body beside it, in the creature's own frame
 
 
 def draw(
     seed: int, number: int, *, size: int = 128, body_cue: float = 0.88, part_size: float = 0.18
 ) -> Scene:
-    """Draw scene `number` of the data set `seed`.
+    """Draw scene `number` of the data set `seed`: the same in any order and in any process.
 
-    body_cue: accuracy of the best guess of the class from the body's hue alone; up to 1/KINDS it says nothing.
-    part_size: share of the creature's area, unhidden, that the telling part takes (nominal: within a few points).
-    Raises ValueError, naming the argument, outside seed, number >= 0, size >= 32, body_cue in [0, 1], part_size in
-    [0.05, 0.6].
+    Another version of NumPy or Pillow, or another kind of CPU, may round single values differently.
+
+    size: side of the image in pixels, at least 48.
+    body_cue: accuracy in [0, 1] of the best guess of the class from the body's hue; 1/KINDS and less: no cue.
+    part_size: share in [0.05, 0.5] of the creature's area, unhidden, that the head takes (on average).
+    Other values of these two leave all else as it was, but for places where a larger head would be hidden.
+    Raises ValueError, which names the argument, for values out of range.
     """
-    for name, value, low, high in (
-        ("seed", seed, 0, np.inf), ("number", number, 0, np.inf), ("size", size, 32, np.inf),
-        ("body_cue", body_cue, 0, 1), ("part_size", part_size, 0.05, 0.6),
-    ):  # fmt: skip
+    limits = {"seed": (seed, 0, np.inf), "number": (number, 0, np.inf), "size": (size, 48, np.inf),
+              "body_cue": (body_cue, 0, 1), "part_size": (part_size, 0.05, 0.5)}  # fmt: skip
+    for name, (value, low, high) in limits.items():
         if not low <= value <= high:
-            raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
-    rng = np.random.default_rng([seed, number])
-    scene_rng, clutter_rng, grain_rng, *object_rngs = rng.spawn(3 + len(OBJECTS))
-    canvas = _clutter(clutter_rng, size)
-    objects = []
-    owner = np.zeros((size, size), np.uint8)  # 2k + part for the k-th creature kept, 0 elsewhere
-    for k, label in enumerate(_labels(scene_rng)):
-        creature = _creature(object_rngs[k], label, body_cue, part_size)
-        placed = _place(object_rngs[k], creature, owner, front=k == 0)
+            raise ValueError(f"{name} must be in [{low}, {high}], not {value}")
+    # one stream for each thing, read in a fixed order: what one of them draws cannot disturb the others
+    cast, ground, light, *each = np.random.default_rng([seed, number]).spawn(3 + len(OBJECTS))
+    creatures: list[_Creature] = []  # front to back
+    owner = np.zeros((size, size), np.uint8)  # 2k + part where the k-th creature is seen
+    for rng, label in zip(each, _labels(cast), strict=False):
+        placed = _place(rng, _creature(rng, label, body_cue, part_size), owner, front=not creatures)
         if placed is not None:
-            objects.append(placed)
             codes = _parts(placed, size)
-            free = (owner == 0) & (codes > 0)
-            owner[free] = 2 * len(objects) - 2 + codes[free]
-    for creature in reversed(objects):  # the first is in front
-        _paint(canvas, creature)
-    labels = np.array([0] + [c.label for c in objects for _ in (TELLING, BODY)], np.uint8)
-    mask = labels[owner]
-    parts = np.where(owner > 0, 2 - owner % 2, 0).astype(np.uint8)
-    image = _light(grain_rng, np.asarray(canvas.reduce(SHARPNESS)), objects, owner)
-    return Scene(image, mask, parts, tuple(CLASSES[c] for c in np.unique(mask) if c))
+            seen = (owner == 0) & (codes > 0)
+            owner[seen] = 2 * len(creatures) + codes[seen]
+            creatures.append(placed)
+    canvas = _clutter(ground, size * FINER)
+    for creature in reversed(creatures):
+        _stamp(canvas, creature.body, creature.texture, creature.head)
+    mask = np.array([0, *(c.label for c in creatures for _ in (TELLING, BODY))], np.uint8)[owner]
+    parts = np.array([0, *(TELLING, BODY) * len(creatures)], np.uint8)[owner]
+    image = _light(light, np.asarray(canvas.reduce(FINER)), creatures, owner)
+    return Scene(image, mask, parts, tuple(CLASSES[label] for label in np.unique(mask) if label))
 
 
-def body_hue(label: int, cue: float, lot: float, place: float) -> float:
-    """Hue in [0, 1) of the body of class `label` (1..KINDS), from two uniform draws `lot` and `place`.
+def body_hue(label: int, body_cue: float, lot: float, place: float) -> float:
+    """Hue in [0, 1) of a body of class `label` (1..KINDS), out of two uniform draws `lot`, `place` in [0, 1).
 
-    With probability p = (cue - 1/C) / (1 - 1/C) it lies in the class's own arc [(label-1)/C, label/C), else
-    anywhere; the best guess, the arc that holds the hue, is then right with probability p + (1 - p)/C = cue.
+    With probability p = (body_cue - 1/C) / (1 - 1/C) it is in the class's own arc [(label-1)/C, label/C),
+    else anywhere. The best guess, the arc that holds it, is right with probability p + (1 - p)/C = body_cue.
     """
     chance = 1 / KINDS
-    certain = max(0.0, (cue - chance) / (1 - chance))
-    return (label - 1 + place) * chance if lot < certain else place
+    return (label - 1 + place) * chance if lot < (body_cue - chance) / (1 - chance) else place
 
 
 def _labels(rng: np.random.Generator) -> list[int]:
-    """Classes of the objects, front to back."""
     count = 1 + int(rng.choice(len(OBJECTS), p=OBJECTS))
     labels = 1 + rng.permutation(KINDS)[: len(OBJECTS)]
     labels[1:][rng.random(len(OBJECTS) - 1) < REPEAT] = labels[0]
     return [int(label) for label in labels[:count]]
 
 
-# --- shapes -------------------------------------------------------------------------------------
+# --- shapes ---
 
 
-def _oval(x: float, y: float, rx: float, ry: float, corners: int = 24) -> Outline:
-    turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    return x + rx * np.cos(turn) + 1j * (y + ry * np.sin(turn))
+def _oval(x: float, y: float, rx: float, ry: float) -> Outline:
+    return np.array(x + 1j * y + rx * CIRCLE.real + 1j * ry * CIRCLE.imag, np.complex128)
 
 
-def _corners(*xy: complex) -> Outline:
-    return np.array(xy, np.complex128)
+def _corners(*points: complex) -> Outline:
+    return np.array(points, np.complex128)
+
+
+def _both(outline: Outline, colour: Colour) -> list[Shape]:
+    """The shape and its mirror image."""
+    return [(outline, colour), (-outline.conj(), colour)]
+
+
+def _blob(rng: np.random.Generator, rx: float, ry: float) -> Outline:
+    waves = np.outer((2, 3, 5), np.angle(CIRCLE)) + rng.uniform(0, 2 * np.pi, (3, 1))
+    swell: Outline = (1 + rng.uniform(0, 0.07, 3) @ np.cos(waves)) * _oval(0, 0, rx, ry)
+    return swell
 
 
 def _limb(path: Outline, start: float, end: float) -> Outline:
@@ -141,122 +143,9 @@ def _limb(path: Outline, start: float, end: float) -> Outline:
     return np.concatenate([path + side, (path - side)[::-1]])
 
 
-def _both(outline: Outline, colour: Colour) -> list[Shape]:
-    return [(outline, colour), (-outline.conj(), colour)]
-
-
 def _colour(hue: float, saturation: float, value: float) -> Colour:
-    r, g, b = colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1))
+    r, g, b = colorsys.hsv_to_rgb(hue % 1, min(saturation, 1.0), min(value, 1.0))
     return round(255 * r), round(255 * g), round(255 * b)
-
-
-BLACK, WHITE, PINK, CREAM = (25, 20, 25), (250, 248, 240), (255, 130, 170), (250, 235, 190)
-
-
-@cache
-def _head(label: int) -> list[Shape]:
-    """The telling part around a face of radius 1, as seen from the front. The face is far in hue from the class's arc."""
-    name = CLASSES[label]
-    if name == "bird":  # crest and beak
-        blue, yellow = (40, 90, 235), (255, 205, 20)
-        spikes = [
-            _corners(-0.35 + x - 0.6j, 1.3 * x - 1.75j + abs(x) * 0.5j, 0.35 + x - 0.6j)
-            for x in (-0.55, 0.55, 0)
-        ]
-        return [
-            *((s, (235, 50, 60)) for s in spikes), (_oval(0, 0, 1, 1), blue),
-            *_both(_oval(0.42, -0.15, 0.4, 0.44), WHITE), *_both(_oval(0.36, -0.1, 0.18, 0.2), BLACK),
-            (_corners(-0.5 + 0.25j, 0.1j, 0.5 + 0.25j, 1.25j), yellow),
-            (_corners(-0.42 + 0.38j, 0.42 + 0.38j, 0.36 + 0.5j, -0.36 + 0.5j), (190, 110, 0)),
-        ]  # fmt: skip
-    if name == "cat":  # pointed ears, striped forehead
-        orange = (255, 140, 20)
-        return [
-            *_both(_corners(0.98 - 0.1j, 0.92 - 1.5j, 0.05 - 0.85j), orange),
-            *_both(_corners(0.82 - 0.45j, 0.8 - 1.2j, 0.35 - 0.8j), PINK),
-            (_oval(0, 0, 1.08, 0.95), orange),
-            *((_corners(x - 0.13 - 0.95j, x + 0.13 - 0.95j, x - 0.35j), BLACK) for x in (-0.38, 0, 0.38)),
-            *_both(_corners(1.1 + 0.05j, 1.1 + 0.3j, 0.6 + 0.25j), BLACK),
-            *_both(_oval(0.42, -0.08, 0.23, 0.26), (150, 240, 60)), *_both(_oval(0.42, -0.08, 0.09, 0.25), BLACK),
-            *_both(_oval(0.22, 0.5, 0.32, 0.27), WHITE), (_corners(-0.18 + 0.25j, 0.18 + 0.25j, 0.45j), (230, 70, 100)),
-        ]  # fmt: skip
-    if name == "mouse":  # large round ears, pointed snout
-        violet = (150, 70, 215)
-        return [
-            *_both(_oval(0.98, -0.8, 0.78, 0.78), violet), *_both(_oval(0.98, -0.8, 0.5, 0.5), (255, 150, 205)),
-            (_corners(-0.95, -0.6 - 0.75j, -0.8j, 0.6 - 0.75j, 0.95, 0.75 + 0.5j, 1.25j, -0.75 + 0.5j), violet),
-            *_both(_oval(0.4, -0.1, 0.2, 0.22), BLACK), *_both(_oval(0.46, -0.17, 0.07, 0.08), WHITE),
-            (_oval(0, 0.7, 0.48, 0.42), (235, 210, 250)), (_oval(0, 0.98, 0.24, 0.2), (255, 60, 120)),
-        ]  # fmt: skip
-    if name == "bull":  # horns, broad muzzle
-        red = (200, 25, 40)
-        horn = _corners(
-            0.45 - 0.65j, 1.1 - 0.8j, 1.3 - 1.6j, 1.75 - 1.1j, 1.65 - 0.4j, 1.2 - 0.1j, 0.6 - 0.1j
-        )
-        return [
-            *_both(horn, CREAM), (_corners(-0.9 - 0.7j, 0.9 - 0.7j, 0.8 + 0.9j, -0.8 + 0.9j), red),
-            (_oval(0, -0.5, 0.95, 0.55), red), (_corners(-0.25 - 1j, 0.25 - 1j, 0.3j), WHITE),
-            *_both(_oval(0.5, -0.15, 0.2, 0.2), WHITE), *_both(_oval(0.48, -0.12, 0.12, 0.12), BLACK),
-            (_oval(0, 0.75, 0.95, 0.5), (255, 200, 180)), *_both(_oval(0.38, 0.68, 0.16, 0.2), BLACK),
-        ]  # fmt: skip
-    if name == "rabbit":  # long ears, red cheeks
-        return [
-            *_both(_oval(0.5, -1.45, 0.36, 1.0), WHITE), *_both(_oval(0.5, -1.45, 0.19, 0.75), (255, 70, 130)),
-            (_oval(0, 0, 1.0, 0.92), WHITE), *_both(_oval(0.66, 0.3, 0.27, 0.24), (255, 100, 120)),
-            *_both(_oval(0.38, -0.15, 0.19, 0.25), BLACK), *_both(_oval(0.43, -0.24, 0.07, 0.09), WHITE),
-            (_corners(-0.2 + 0.18j, 0.2 + 0.18j, 0.42j), (255, 40, 90)),
-            (_corners(-0.2 + 0.55j, 0.2 + 0.55j, 0.2 + 0.85j, -0.2 + 0.85j), CREAM),
-        ]  # fmt: skip
-    green, dark = (90, 220, 50), (10, 110, 60)  # snail: eyes on stalks, ringed face
-    return [
-        *_both(_corners(0.2 - 0.6j, 0.55 - 0.6j, 0.95 - 1.5j, 0.7 - 1.6j), green),
-        *_both(_oval(0.85, -1.6, 0.42, 0.42), WHITE), *_both(_oval(0.82, -1.55, 0.2, 0.2), BLACK),
-        (_oval(0, 0, 1.0, 1.0), green), (_oval(0, 0.02, 0.78, 0.78), dark), (_oval(0, 0.05, 0.58, 0.58), (190, 245, 80)),
-        (_oval(0, 0.08, 0.36, 0.36), dark), (_oval(0, 0.1, 0.16, 0.16), (255, 230, 60)),
-    ]  # fmt: skip
-
-
-def _texture(rng: np.random.Generator, colour: Colour, reach: float) -> list[Shape]:
-    """Stripes, spots, patches or nothing over the square [-reach, reach]², for bodies and clutter alike."""
-    kind, slant = rng.integers(4), rng.uniform(-0.5, 0.5)
-    x, y = rng.uniform(-reach, reach, (2, 16))
-    extent = rng.uniform(0.5, 1.0, 16) * reach
-    if kind == 0:
-        width = rng.uniform(0.05, 0.1) * reach
-        bars = np.linspace(-1.3, 1.3, 9) * reach
-        bar = _corners(
-            -width - 1.5j * reach, width - 1.5j * reach, width + 1.5j * reach, -width + 1.5j * reach
-        )
-        return [(b + bar * np.exp(1j * slant), colour) for b in bars]
-    if kind == 1:
-        return [(_oval(u, v, e * 0.13, e * 0.13, 12), colour) for u, v, e in zip(x, y, extent)]
-    if kind == 2:
-        return [(_oval(u, v, e * 0.4, e * 0.3), colour) for u, v, e in zip(x[:4], y[:4], extent)]
-    return []
-
-
-def _creature(rng: np.random.Generator, label: int, body_cue: float, part_size: float) -> _Creature:
-    hue = body_hue(label, body_cue, *rng.random(2))
-    saturation, value = rng.uniform(0.4, 0.65), rng.uniform(0.65, 0.9)
-    coat, shadow = _colour(hue, saturation, value), _colour(hue, saturation, value * 0.8)
-    mark = (
-        _colour(hue, saturation * 1.2, value * 0.6)
-        if rng.random() < 0.6
-        else _colour(hue, 0.15, value * 1.25)
-    )
-    torso = _blob(rng, rng.uniform(0.34, 0.42), rng.uniform(0.2, 0.28))
-    legs, tail = _legs(rng), _tail(rng)
-    body = [(tail, shadow), *((leg, shadow) for leg in legs), (torso, coat)]
-    texture = _texture(rng, mark, 0.45)
-    neck = torso.real.max() * rng.uniform(0.85, 0.95) + 1j * torso.imag.min() * rng.uniform(
-        0.5, 0.75
-    )
-    tilt = np.exp(1j * rng.uniform(-0.3, 0.3))
-    whole = _area([s for s, _ in body]) / (1 - part_size * (1 - HEAD_ON_TORSO))
-    scale = np.sqrt(part_size * whole / _head_area(label))
-    fade = rng.uniform(0.85, 1.1)
-    head = [(neck + scale * tilt * s, _tint(c, fade)) for s, c in _head(label)]
-    return _Creature(label, body, texture, head, (part_size * whole, (1 - part_size) * whole))
 
 
 def _tint(colour: Colour, factor: float) -> Colour:
@@ -264,79 +153,150 @@ def _tint(colour: Colour, factor: float) -> Colour:
     return r, g, b
 
 
-def _blob(rng: np.random.Generator, rx: float, ry: float) -> Outline:
-    turn = np.linspace(0, 2 * np.pi, 36, endpoint=False)
-    wave = sum(
-        a * np.cos(n * turn + p)
-        for n, a, p in zip((2, 3, 5), rng.uniform(0, 0.07, 3), rng.uniform(0, 6.3, 3))
-    )
-    return (1 + wave) * (rx * np.cos(turn) + 1j * ry * np.sin(turn))
+CIRCLE = np.exp(2j * np.pi * np.arange(28) / 28)
+BLACK, WHITE, CREAM, YELLOW = (25, 20, 25), (250, 248, 240), (255, 225, 190), (255, 205, 20)
+RED, ROSE, ORANGE, VIOLET = (215, 30, 45), (255, 100, 150), (255, 140, 20), (150, 70, 215)
+BLUE, GREEN, LIME = (40, 90, 235), (10, 110, 60), (110, 225, 50)
+
+# Faces of radius 1 about 0, seen from the front, back to front; hues far from the arc of the class's bodies.
+HEADS: dict[str, list[Shape]] = {
+    "bird": [  # crest and beak
+        *_both(_corners(-0.05 - 0.6j, 0.85 - 1.5j, 0.9 - 0.4j), RED),
+        (_corners(-0.4 - 0.7j, -1.8j, 0.4 - 0.7j), RED), (_oval(0, 0, 1, 1), BLUE),
+        *_both(_oval(0.42, -0.15, 0.4, 0.44), WHITE), *_both(_oval(0.36, -0.1, 0.18, 0.2), BLACK),
+        (_corners(-0.5 + 0.25j, 0.1j, 0.5 + 0.25j, 1.25j), YELLOW),
+        (_corners(-0.4 + 0.4j, 0.4 + 0.4j, 0.52j), BLACK),
+    ],
+    "cat": [  # pointed ears, striped forehead
+        *_both(_corners(1 - 0.1j, 0.92 - 1.5j, 0.05 - 0.85j), ORANGE),
+        *_both(_corners(0.8 - 0.5j, 0.8 - 1.2j, 0.35 - 0.8j), ROSE), (_oval(0, 0, 1.08, 0.95), ORANGE),
+        (_corners(-0.13 - 0.95j, 0.13 - 0.95j, -0.3j), BLACK),
+        *_both(_corners(0.25 - 0.93j, 0.51 - 0.85j, 0.38 - 0.4j), BLACK),
+        *_both(_corners(1.1, 1.1 + 0.3j, 0.6 + 0.25j), BLACK),
+        *_both(_oval(0.42, -0.08, 0.23, 0.26), LIME), *_both(_oval(0.42, -0.08, 0.09, 0.25), BLACK),
+        *_both(_oval(0.22, 0.5, 0.32, 0.27), WHITE), (_corners(-0.18 + 0.25j, 0.18 + 0.25j, 0.45j), RED),
+    ],
+    "mouse": [  # large round ears, pointed snout
+        *_both(_oval(0.98, -0.8, 0.78, 0.78), VIOLET), *_both(_oval(0.98, -0.8, 0.5, 0.5), ROSE),
+        (_corners(-0.95, -0.6 - 0.75j, -0.8j, 0.6 - 0.75j, 0.95, 0.75 + 0.5j, 1.25j, -0.75 + 0.5j), VIOLET),
+        *_both(_oval(0.4, -0.1, 0.2, 0.22), BLACK), *_both(_oval(0.46, -0.17, 0.07, 0.08), WHITE),
+        (_oval(0, 0.7, 0.48, 0.42), WHITE), (_oval(0, 0.98, 0.24, 0.2), ROSE),
+    ],
+    "bull": [  # horns, blaze, broad muzzle
+        *_both(_corners(0.45 - 0.65j, 1.1 - 0.8j, 1.3 - 1.6j, 1.75 - 1.1j, 1.6 - 0.4j, 0.6 - 0.1j), WHITE),
+        (_corners(-0.9 - 0.7j, 0.9 - 0.7j, 0.8 + 0.9j, -0.8 + 0.9j), RED),
+        (_oval(0, -0.5, 0.95, 0.55), RED), (_corners(-0.25 - 1j, 0.25 - 1j, 0.3j), WHITE),
+        *_both(_oval(0.5, -0.15, 0.2, 0.2), WHITE), *_both(_oval(0.48, -0.12, 0.12, 0.12), BLACK),
+        (_oval(0, 0.75, 0.95, 0.5), CREAM), *_both(_oval(0.38, 0.68, 0.16, 0.2), BLACK),
+    ],
+    "rabbit": [  # long ears, red cheeks, teeth
+        *_both(_oval(0.5, -1.45, 0.36, 1), WHITE), *_both(_oval(0.5, -1.45, 0.19, 0.75), ROSE),
+        (_oval(0, 0, 1, 0.92), WHITE), *_both(_oval(0.66, 0.3, 0.27, 0.24), ROSE),
+        *_both(_oval(0.38, -0.15, 0.19, 0.25), BLACK), *_both(_oval(0.43, -0.24, 0.07, 0.09), WHITE),
+        (_corners(-0.2 + 0.18j, 0.2 + 0.18j, 0.42j), RED),
+        (_corners(-0.2 + 0.55j, 0.2 + 0.55j, 0.2 + 0.85j, -0.2 + 0.85j), CREAM),
+    ],
+    "snail": [  # eyes on stalks, ringed face
+        *_both(_corners(0.2 - 0.6j, 0.55 - 0.6j, 0.95 - 1.5j, 0.7 - 1.6j), LIME),
+        *_both(_oval(0.85, -1.6, 0.42, 0.42), WHITE), *_both(_oval(0.82, -1.55, 0.2, 0.2), BLACK),
+        (_oval(0, 0, 1, 1), LIME), (_oval(0, 0.02, 0.78, 0.78), GREEN), (_oval(0, 0.05, 0.58, 0.58), LIME),
+        (_oval(0, 0.08, 0.36, 0.36), GREEN), (_oval(0, 0.1, 0.16, 0.16), YELLOW),
+    ],
+}  # fmt: skip
+
+
+def _texture(rng: np.random.Generator, colour: Colour, reach: float) -> list[Shape]:
+    """Stripes, spots, patches or nothing over [-reach, reach]², for bodies and clutter alike."""
+    kind, slant = rng.integers(4), np.exp(1j * rng.uniform(-0.5, 0.5))
+    places, extents = rng.uniform(-1, 1, (16, 2)) @ (1, 1j), rng.uniform(0.5, 1, 16)
+    width = rng.uniform(0.05, 0.1)
+    bar = _corners(-width - 1.5j, width - 1.5j, width + 1.5j, -width + 1.5j) * slant
+    stripes = [bar + x for x in np.linspace(-1.3, 1.3, 9)]
+    spots = [place + 0.13 * extent * CIRCLE for place, extent in zip(places, extents, strict=True)]
+    patches = [place + 3 * (spot - place) for place, spot in zip(places[:4], spots[:4], strict=True)]
+    return [(reach * outline, colour) for outline in (stripes, spots, patches, [])[kind]]
+
+
+def _creature(rng: np.random.Generator, label: int, body_cue: float, part_size: float) -> _Creature:
+    hue = body_hue(label, body_cue, *rng.random(2))
+    saturation, value = rng.uniform((0.4, 0.65), (0.65, 0.9))
+    coat, shadow = _colour(hue, saturation, value), _colour(hue, saturation, value * 0.8)
+    dark, light = _colour(hue, saturation * 1.2, value * 0.6), _colour(hue, 0.15, value * 1.25)
+    texture = _texture(rng, dark if rng.random() < 0.6 else light, 0.45)
+    torso = _blob(rng, rng.uniform(0.34, 0.42), rng.uniform(0.2, 0.28))
+    behind = [_tail(rng), *_legs(rng)]
+    body = [*((limb, shadow) for limb in behind), (torso, coat)]
+    whole = _area([*behind, torso]) / (1 - part_size * (1 - HEAD_ON_TORSO))
+    areas = part_size * whole, (1 - part_size) * whole
+    neck = torso.real.max() * rng.uniform(0.85, 0.95) + 1j * torso.imag.min() * rng.uniform(0.5, 0.75)
+    grow = np.sqrt(areas[0] / _head_area(label)) * np.exp(1j * rng.uniform(-0.3, 0.3))
+    fade = rng.uniform(0.85, 1.1)
+    head = [(neck + grow * outline, _tint(colour, fade)) for outline, colour in HEADS[CLASSES[label]]]
+    return _Creature(label, body, texture, head, areas)
 
 
 def _legs(rng: np.random.Generator) -> list[Outline]:
-    long, bend = rng.uniform(0.25, 0.42), rng.uniform(-0.08, 0.08, 4)
-    places = ((-0.27, -0.14, 0.1, 0.24), (-0.1, 0.12), (-0.25, -0.08, 0.08, 0.25))[rng.integers(3)]
-    paths = [x + np.array([0, b + 0.5j * long, 1j * long]) for x, b in zip(places, bend)]
-    return [_limb(p + 0.08j, 0.07, 0.045) for p in paths]
+    length, knees = rng.uniform(0.25, 0.42), rng.uniform(-0.08, 0.08, 4)
+    stance = ((-0.27, -0.14, 0.1, 0.24), (-0.1, 0.12), (-0.25, -0.08, 0.08, 0.25))[rng.integers(3)]
+    paths = [
+        x + 0.08j + _corners(0, knee + 0.5j * length, 1j * length)
+        for x, knee in zip(stance, knees, strict=False)
+    ]
+    return [_limb(path, 0.07, 0.045) for path in paths]
 
 
 def _tail(rng: np.random.Generator) -> Outline:
     t = np.linspace(0, 1, 10)
-    curl, long = rng.uniform(-2, 2), rng.uniform(0.2, 0.45)
-    path = -0.3 - long * t * np.exp(1j * curl * t) - 0.05j
+    path = -0.3 - 0.05j - rng.uniform(0.2, 0.45) * t * np.exp(1j * rng.uniform(-2, 2) * t)
     return _limb(path, *((0.05, 0.02), (0.03, 0.08), (0.06, 0.06))[rng.integers(3)])
 
 
 @cache
 def _head_area(label: int) -> float:
-    return _area([s / 4 for s, _ in _head(label)]) * 16
+    return 16 * _area([outline / 4 for outline, _ in HEADS[CLASSES[label]]])
 
 
 def _area(outlines: list[Outline]) -> float:
     """Area of the union, counted on a grid over [-1, 1]²."""
-    cells = 96
-    return (
-        float(np.count_nonzero(_silhouette([(s + 1 + 1j) * cells / 2 for s in outlines], cells)))
-        * (2 / cells) ** 2
-    )
+    cells = 128
+    grid = Image.new("1", (cells, cells))
+    _fill(grid, [((outline + 1 + 1j) * cells / 2, 1) for outline in outlines])
+    return float(np.asarray(grid).mean()) * 4
 
 
-def _silhouette(outlines: list[Outline], side: int) -> Image.Image:
-    image = Image.new("L", (side, side))
+# --- the scene ---
+
+
+def _fill(image: Image.Image, shapes: list[tuple[Outline, int]] | list[Shape]) -> None:
     pen = ImageDraw.Draw(image)
-    for outline in outlines:
-        pen.polygon(_xy(outline), fill=255)
-    return image
+    for outline, value in shapes:
+        pen.polygon(_flat(outline), fill=value)
 
 
-def _xy(outline: Outline) -> list[float]:
-    return outline.view(np.float64).tolist()  # x, y, x, y, ...
-
-
-# --- the scene ----------------------------------------------------------------------------------
+def _flat(outline: Outline) -> list[float]:
+    xy: list[float] = outline.view(np.float64).tolist()  # x, y, x, y, ...
+    return xy
 
 
 def _place(
     rng: np.random.Generator, creature: _Creature, owner: NDArray[np.uint8], front: bool
 ) -> _Creature | None:
-    """The creature in the frame of the canvas, at the first place that keeps the visibility rule, or None."""
+    """The creature in the frame of the canvas, at the first place where enough of it is visible, or None."""
     size = len(owner)
     length = LENGTH[0] * (LENGTH[1] / LENGTH[0]) ** rng.random()
-    turn = np.exp(1j * rng.uniform(-0.5, 0.5))
-    mirrored = rng.random() < 0.5
+    turn, mirrored = length * np.exp(1j * rng.uniform(-0.5, 0.5)), rng.random() < 0.5
     head, body = (area * (length * size) ** 2 for area in creature.areas)  # in pixels
-    for x, y in [*rng.uniform(0.1, 0.9, (TRIES, 2)), *([(0.5, 0.5)] if front else [])]:
-        moved = _moved(creature, size * SHARPNESS, complex(x, y), length * turn, mirrored)
+    for place in rng.uniform(0.1, 0.9, (TRIES, 2)) @ (1, 1j):
+        moved = _moved(creature, size * FINER, place, turn, mirrored)
         seen = np.bincount(_parts(moved, size)[owner == 0], minlength=3)
-        enough = seen[TELLING] >= max(MIN_PIXELS, MIN_HEAD * head) and seen[BODY] >= MIN_BODY * body
-        if enough or (x, y) == (0.5, 0.5):
+        if seen[TELLING] >= max(MIN_PIXELS, MIN_HEAD * head) and seen[BODY] >= MIN_BODY * body:
             return moved
-    return None
+    return _moved(creature, size * FINER, 0.5 + 0.5j, turn, mirrored) if front else None
 
 
-def _moved(creature: _Creature, side: int, at: complex, turn: complex, mirrored: bool) -> _Creature:
+def _moved(creature: _Creature, side: int, place: complex, turn: complex, mirrored: bool) -> _Creature:
     def move(shapes: list[Shape]) -> list[Shape]:
-        return [(side * (at + turn * (-s.conj() if mirrored else s)), c) for s, c in shapes]
+        return [(side * (place + turn * (-s.conj() if mirrored else s)), colour) for s, colour in shapes]
 
     body, texture, head = move(creature.body), move(creature.texture), move(creature.head)
     return replace(creature, body=body, texture=texture, head=head)
@@ -344,126 +304,86 @@ def _moved(creature: _Creature, side: int, at: complex, turn: complex, mirrored:
 
 def _parts(creature: _Creature, size: int) -> NDArray[np.uint8]:
     """(S, S) TELLING, BODY or 0 at the centres of the pixels."""
-    image = Image.new("L", (size * SHARPNESS, size * SHARPNESS))
-    pen = ImageDraw.Draw(image)
-    for shapes, part in ((creature.body, BODY), (creature.head, TELLING)):
-        for outline, _ in shapes:
-            pen.polygon(_xy(outline), fill=part)
-    middle = SHARPNESS // 2
-    return np.asarray(image)[middle::SHARPNESS, middle::SHARPNESS]
-
-
-def _paint(canvas: Image.Image, creature: _Creature) -> None:
-    _stamp(canvas, creature.body, creature.texture, creature.head)
+    image = Image.new("L", (size * FINER, size * FINER))
+    _fill(image, [(outline, BODY) for outline, _ in creature.body])
+    _fill(image, [(outline, TELLING) for outline, _ in creature.head])
+    return np.asarray(image)[FINER // 2 :: FINER, FINER // 2 :: FINER]
 
 
 def _stamp(canvas: Image.Image, body: list[Shape], texture: list[Shape], head: list[Shape]) -> None:
-    """Paint through the silhouette of `body` and `head`, so that texture and edges stay inside."""
-    shapes = [outline for outline, _ in body + head]
-    points = np.concatenate(shapes)
-    corner = complex(np.floor(points.real.min()), np.floor(points.imag.min()))
-    width, height = int(np.ptp(points.real)) + 3, int(np.ptp(points.imag)) + 3
-    left, top = int(corner.real), int(corner.imag)
-    layer = Image.new("RGB", (width, height))
-    stencil = Image.new("L", (width, height))
-    pen, cutter = ImageDraw.Draw(layer), ImageDraw.Draw(stencil)
-    torso, coat = body[-1]
-    for outline, colour in body + texture:
-        pen.polygon(_xy(outline - corner), fill=colour)
-    pen.line(_xy(np.append(torso, torso[0]) - corner), fill=_tint(coat, 0.6), width=SHARPNESS)
-    for outline, colour in head:
-        pen.polygon(_xy(outline - corner), fill=colour)
-    for outline in shapes:
-        cutter.polygon(_xy(outline - corner), fill=255)
-    canvas.paste(layer, (left, top), stencil)
+    """Paint through the silhouette of `body` and `head`, so that texture stays inside; cropped, for speed."""
+    points = np.concatenate([outline for outline, _ in body + head])
+    left, top = int(points.real.min()) - 1, int(points.imag.min()) - 1
+    extent = int(points.real.max()) + 2 - left, int(points.imag.max()) + 2 - top
+    shapes = [(outline - complex(left, top), colour) for outline, colour in body + texture + head]
+    paint, stencil = Image.new("RGB", extent), Image.new("L", extent)
+    covered = len(body) + len(texture)
+    _fill(paint, shapes[:covered])
+    edge, colour = shapes[len(body) - 1]
+    ImageDraw.Draw(paint).line(_flat(np.append(edge, edge[0])), fill=_tint(colour, 0.6), width=FINER)
+    _fill(paint, shapes[covered:])
+    _fill(stencil, [(outline, 255) for outline, _ in shapes[: len(body)] + shapes[covered:]])
+    canvas.paste(paint, (left, top), stencil)
 
 
-def _clutter(rng: np.random.Generator, size: int) -> Image.Image:
-    """Ground of soft colours, then patches, stones, bushes, grass and flowers, far to near."""
-    side = size * SHARPNESS
-    palette = [
-        _colour(rng.random(), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.85)) for _ in range(4)
-    ]
+def _clutter(rng: np.random.Generator, side: int) -> Image.Image:
+    """A ground of soft colours with stones, grass and flowers on it."""
+    palette = [_colour(rng.random(), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.85)) for _ in range(4)]
     ground = np.array(palette, np.uint8)[rng.integers(len(palette), size=(6, 6))]
     canvas = Image.fromarray(ground).resize((side, side), Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(canvas)
-    for _ in range(CLUTTER):
-        thing = (_stone, _stone, _grass, _grass, _flower)[rng.integers(5)]
-        at = complex(*rng.uniform(0, 1, 2))
-        thing(rng, canvas, pen, lambda s, at=at: side * (s + at))
+    kinds, places = rng.choice(3, CLUTTER, p=(0.4, 0.4, 0.2)), rng.random((CLUTTER, 2)) @ (1, 1j)
+    for kind, place in zip(kinds, places, strict=True):
+        thing = (_stone, _grass, _flower)[kind](rng)
+        body, texture = ([(side * (place + s), colour) for s, colour in shapes] for shapes in thing)
+        _stamp(canvas, body, texture, [])
     return canvas
 
 
+def _stone(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
+    """A torso without head, legs and tail."""
+    reach, hue, saturation, value = rng.uniform((0.05, 0, 0.05, 0.5), (0.2, 1, 0.5, 0.9))
+    turn = np.exp(1j * rng.uniform(0, np.pi))
+    texture = _texture(rng, _colour(hue, saturation * 1.2, value * 0.65), reach * 1.1)
+    outline = turn * _blob(rng, reach, reach * rng.uniform(0.4, 0.9))
+    return [(outline, _colour(hue, saturation, value))], texture
+
+
+def _grass(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
+    length, hue, saturation, value = rng.uniform((0.05, 0, 0.2, 0.4), (0.14, 1, 0.5, 0.8))
+    blades = []
+    feet, leans, lights = np.linspace(-0.06, 0.06, 9), rng.uniform(-0.6, 0.6, 9), rng.uniform(0.7, 1.2, 9)
+    for foot, lean, light in zip(feet, leans, lights, strict=True):
+        bend = lean * 0.35 - 0.6j
+        blade = _corners(-0.08, 0.08, bend + 0.05, lean - 1j, bend - 0.05)
+        blades.append((foot + length * blade, _colour(hue, saturation, value * light)))
+    return blades, []
+
+
+def _flower(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
+    """As vivid as a head, in any hue."""
+    reach, hue, saturation, other = rng.uniform((0.012, 0, 0.5, 0), (0.03, 1, 0.9, 1))
+    petal, centres = _colour(hue, saturation, 0.95), np.exp(0.4j * np.pi * np.arange(5))
+    petals = [(reach * (0.75 * CIRCLE + centre), petal) for centre in centres]
+    return [*petals, (0.6 * reach * CIRCLE, _colour(other, 0.7, 0.95))], []
+
+
 def _light(
-    rng: np.random.Generator,
-    image: NDArray[np.uint8],
-    objects: list[_Creature],
-    owner: NDArray[np.uint8],
+    rng: np.random.Generator, image: NDArray[np.uint8], creatures: list[_Creature], owner: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Shade every part as if round, lit from one side; then uneven light, tone of the light and grain."""
+    """Round shading of each head and torso from one side, uneven daylight and its tone, stains and grain."""
     size = len(owner)
-    y, x = np.mgrid[:size, :size] / size
-    side = np.exp(1j * rng.uniform(-2.6, -0.5))  # from above
-    shade = 1 + rng.uniform(-0.25, 0.25) * (x - 0.5) + rng.uniform(-0.25, 0.25) * (y - 0.5)
-    for k, creature in enumerate(objects):
+    grid = np.mgrid[:size, :size] / size
+    where = grid[1] + 1j * grid[0]  # (S, S)
+    sun = np.exp(1j * rng.uniform(-2.6, -0.5))  # somewhere above
+    slope = rng.uniform(-0.25, 0.25, 2) @ (1, 1j)
+    shade = 1 + ((where - 0.5 - 0.5j) * slope.conj()).real
+    for k, creature in enumerate(creatures):
         for part, shapes in ((TELLING, creature.head), (BODY, creature.body[-1:])):
-            points = np.concatenate([s for s, _ in shapes]) / (size * SHARPNESS)
-            reach = np.abs(points - points.mean()).max()
-            toward = (
-                (x - points.mean().real) * side.real + (y - points.mean().imag) * side.imag
-            ) / reach
-            shade = np.where(
-                owner == 2 * k + part, shade * (1 + 0.25 * np.clip(toward, -1, 1)), shade
-            )
-    coarse = Image.fromarray(rng.normal(0, 1, (24, 24)).astype(np.float32)).resize(
-        (size, size), Image.Resampling.BICUBIC
-    )
+            points = np.concatenate([outline for outline, _ in shapes]) / (size * FINER)
+            toward = ((where - points.mean()) * sun.conj()).real / np.abs(points - points.mean()).max()
+            shade = np.where(owner == 2 * k + part, shade * (1 + 0.25 * np.clip(toward, -1, 1)), shade)
+    stains = Image.fromarray(rng.normal(1, 0.06, (24, 24)).astype(np.float32))
+    spread = np.asarray(stains.resize((size, size), Image.Resampling.BICUBIC))
     tone = rng.uniform(0.92, 1.06, 3) * rng.uniform(0.85, 1.1)
-    bright = image * (shade * (1 + 0.06 * np.asarray(coarse)))[..., None] * tone
-    return np.clip(bright + rng.normal(0, 4, bright.shape), 0, 255).astype(np.uint8)
-
-
-# --- clutter ------------------------------------------------------------------------------------
-
-Put = Callable[[Outline], Outline]  # from the thing's frame to the canvas
-
-
-def _stone(
-    rng: np.random.Generator, canvas: Image.Image, pen: ImageDraw.ImageDraw, put: Put
-) -> None:
-    """A textured blob: what a body would look like without head, legs and tail."""
-    big = rng.uniform(0.05, 0.2)
-    hue, saturation, value = rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.5, 0.9)
-    outline = put(_blob(rng, big, big * rng.uniform(0.4, 0.9)) * np.exp(1j * rng.uniform(0, 3.1)))
-    texture = _texture(rng, _colour(hue, saturation * 1.2, value * 0.65), big * 1.1)
-    body = [(outline, _colour(hue, saturation, value))]
-    _stamp(canvas, body, [(put(shape), colour) for shape, colour in texture], [])
-
-
-def _grass(
-    rng: np.random.Generator, canvas: Image.Image, pen: ImageDraw.ImageDraw, put: Put
-) -> None:
-    hue, saturation, value = rng.random(), rng.uniform(0.2, 0.5), rng.uniform(0.4, 0.8)
-    long = rng.uniform(0.05, 0.14)
-    t = np.linspace(0, 1, 6)
-    for foot, lean, light in zip(
-        np.linspace(-0.06, 0.06, 9), rng.uniform(-0.6, 0.6, 9), rng.uniform(0.7, 1.2, 9)
-    ):
-        path = foot - 1j * long * t + long * lean * t**2
-        pen.polygon(
-            _xy(put(_limb(path, 0.008, 0.001))), fill=_colour(hue, saturation, value * light)
-        )
-
-
-def _flower(
-    rng: np.random.Generator, canvas: Image.Image, pen: ImageDraw.ImageDraw, put: Put
-) -> None:
-    """As vivid as a head, of any hue."""
-    big = rng.uniform(0.012, 0.03)
-    petal, middle = (
-        _colour(rng.random(), rng.uniform(0.5, 0.9), 0.95),
-        _colour(rng.random(), 0.7, 0.95),
-    )
-    for turn in np.exp(2j * np.pi * np.arange(5) / 5):
-        pen.polygon(_xy(put(big * (turn + _oval(0, 0, 0.75, 0.75, 10)))), fill=petal)
-    pen.polygon(_xy(put(big * _oval(0, 0, 0.6, 0.6, 10))), fill=middle)
+    lit = image * (shade * spread)[..., None] * tone + rng.normal(0, 4, image.shape)
+    return np.asarray(np.clip(lit, 0, 255), np.uint8)

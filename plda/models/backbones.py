@@ -5,6 +5,7 @@ A backbone's weights are kept in torchvision's own layout, so any file made for 
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torchvision
@@ -61,7 +62,8 @@ class Backbone(nn.Module):
 def classifier(name: str) -> nn.Module:
     """torchvision's network `name`, freshly initialised, with its classifier: the layout of a weight file."""
     if name == "resnet10":  # the smallest of the family; torchvision has the blocks but no name for it
-        return ResNet(BasicBlock, [1, 1, 1, 1])
+        resnet10: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1])
+        return resnet10
     network: nn.Module = torchvision.models.get_model(name, weights=None)
     return network
 
@@ -96,7 +98,7 @@ def load_backbone(backbone: Backbone, name: str, weights: Mapping[str, Tensor]) 
 
 
 def _split(network: nn.Module) -> "OrderedDict[str, nn.Module]":
-    """The four stages of a network of torchvision's, cut where the resolution halves, without its classifier."""
+    """The four stages of a network of torchvision's, cut where its resolution halves; no classifier."""
     if isinstance(network, ResNet):
         stem = [network.conv1, network.bn1, network.relu, network.maxpool]
         layers = [network.layer1, network.layer2, network.layer3, network.layer4]
@@ -104,7 +106,7 @@ def _split(network: nn.Module) -> "OrderedDict[str, nn.Module]":
     blocks = list(network.get_submodule("features").children())
     halving = [i for i, block in enumerate(blocks) if _stride(block) > 1]
     cuts = [0, *halving[-3:], len(blocks)]
-    parts = [nn.Sequential(*blocks[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)]
     return OrderedDict(zip(STAGES, parts, strict=True))
 
 

@@ -6,7 +6,6 @@ margin; the class activation map is relu(scores), for the classes that are tagge
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,17 +46,3 @@ def tag_loss(output: CamOutput, tags: Tensor) -> Tensor:
     """Multilabel soft margin of the tag logits against `tags`, (B, C) float 0 or 1; a scalar."""
     return F.multilabel_soft_margin_loss(output.logits, tags)
 
-
-def average_precision(logits: Tensor, tags: Tensor) -> float:
-    """Mean over classes of the average precision of ranking images by logit; classes without a positive left out.
-
-    Args:
-        logits: (N, C) tag scores.
-        tags: (N, C) float 0 or 1.
-    """
-    order = logits.argsort(dim=0, descending=True)
-    hits = tags.gather(0, order)
-    ranks = torch.arange(1, len(tags) + 1, dtype=hits.dtype).unsqueeze(1)
-    precision = hits.cumsum(0) / ranks
-    positives = hits.sum(0)
-    return float(((precision * hits).sum(0) / positives)[positives > 0].mean())

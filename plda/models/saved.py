@@ -1,4 +1,4 @@
-"""A trained network in one file: what it is, the classes it knows, its weights. Loading one never runs code."""
+"""A trained network in one file: what it is, the classes it knows, its weights. Loading never runs code."""
 
 import io
 import pickle
@@ -46,7 +46,7 @@ class Architecture:
         return Segmenter(backbone, self.head, len(self.classes))
 
     def start(self, weights: Mapping[str, Tensor], seed: int) -> nn.Module:
-        """The network with a head drawn from `seed` and `weights`, in torchvision's layout, in its backbone."""
+        """The network with a head drawn from `seed`, and `weights` (torchvision's layout) in its backbone."""
         torch.manual_seed(mixed(seed, 1))
         network = self.build()
         load_backbone(cast(Backbone, network.backbone), self.backbone, weights)

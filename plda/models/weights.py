@@ -41,7 +41,7 @@ def first_weights(weights: Weights, field: str, seed: int, near: Path) -> Mappin
     where = weights.weights
     checksum = weights.sha256
     if where == "imagenet":
-        where, checksum = _release(weights.name, field)
+        where, checksum = release(weights.name, field)
     if re.match("https?://", where):
         need_space(near, LARGEST)
         with tempfile.TemporaryDirectory(dir=near.parent) as folder:
@@ -51,7 +51,7 @@ def first_weights(weights: Weights, field: str, seed: int, near: Path) -> Mappin
     return _checked(Path(where), where, checksum, weights.name, field)
 
 
-def _release(name: str, field: str) -> tuple[str, str]:
+def release(name: str, field: str) -> tuple[str, str]:
     """URL and the first digits of the SHA-256 of torchvision's ImageNet weights."""
     if name == "resnet10":
         raise InputError(

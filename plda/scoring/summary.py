@@ -91,8 +91,9 @@ def summarise(metrics: Mapping[str, Any]) -> str:
         )
     if "seeds_best" in metrics:
         notes.append(
-            f"With the background score that suits the true masks best ({metrics['seeds_best']['background_score']}, "
-            f"an upper bound that no run may use) CAM seeds reach {metrics['seeds_best']['miou']:.1f}."
+            "With the background score that suits the true masks best "
+            f"({metrics['seeds_best']['background_score']}, which no run may use) CAM seeds reach "
+            f"{metrics['seeds_best']['miou']:.1f}."
         )
     return "\n".join([*lines, "", *notes]) + "\n"
 

@@ -26,6 +26,7 @@ def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
     for path in [*inputs, *_code()]:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and not file.name.startswith("."):
+                digest.update(str(file.relative_to(path)).encode())
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
@@ -58,8 +59,10 @@ class Checkpoint:
             raise InputError(
                 f"{self._folder}: another process is training this very network; wait for it or stop it"
             ) from error
-        with lock:
+        try:
             yield
+        finally:
+            lock.release()
 
     def load(self) -> dict[str, Any] | None:
         """The last state, or None where there is none."""

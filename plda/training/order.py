@@ -1,4 +1,4 @@
-"""In which order a training sees its items: a pure function of the seed, so that any step can be resumed at."""
+"""In which order a training sees its items: a function of the seed alone, so any step can be resumed at."""
 
 from collections.abc import Iterator
 

@@ -1,0 +1,52 @@
+# The two commands of the README are `make` and `make check`; the rest is for daily work.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: run check lint test package adopt-dvc adopt-snakemake rulegraph lock
+
+run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
+	snakemake --cores all
+	@echo && cat results/main/evaluate/summary.md && echo && echo "Open results/main/report/report.html"
+
+check: lint test ## everything that must hold before a change lands
+
+lint: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+test: .venv/ready
+	OMP_NUM_THREADS=1 pytest -n 2
+
+package: .venv/ready ## what users of `pip install .` get, in a folder of its own
+	rm -rf build/package && uv pip install --quiet --no-deps --target build/package .
+	test -f build/package/plda/report/page.html.j2
+	cd build && PYTHONPATH=package package/bin/plda --version && PYTHONPATH=package package/bin/plda --help
+
+adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
+	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" || \
+		{ echo "Snakemake has work left: run 'snakemake --cores all' first"; exit 1; }
+	dvc commit --force --quiet
+	snakemake --touch --cores 1 --quiet all # linking to DVC's cache gave the files new times
+
+adopt-snakemake: .venv/ready ## after DVC ran: Snakemake takes the results as they are
+	@dvc status --quiet || { echo "DVC has work left: run 'dvc repro' first"; exit 1; }
+	snakemake --touch --cores 1 --quiet all
+
+rulegraph: .venv/ready ## the picture in the README; needs Debian's package graphviz
+	snakemake --rulegraph dot report | dot -Tsvg > docs/rulegraph.svg
+
+lock: .venv/ready ## choose new versions of everything
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" pyproject.toml --group dev --output-file requirements.lock
+	echo uv | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" - --output-file bootstrap.lock
+
+.venv/ready: requirements.lock bootstrap.lock
+	python3 -m venv .venv || { echo "python3 cannot make a virtual environment: install python3-venv"; exit 1; }
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
+	uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	touch $@

@@ -1,0 +1,142 @@
+"""Charts of the page, as SVG to stand inside HTML: they take the page's text colour, light or dark.
+
+The same inputs give the same bytes. Numbers are in percent where the tables hold percent.
+"""
+
+import html
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK = "#010203"  # no chart needs this colour, so it can stand for the page's own
+ACCENT = "#3d7de0"  # seen well on white and on black
+STYLES: Mapping[str, dict[str, Any]] = {
+    "seeds": {"color": "#a0a0a0"},
+    "pseudo_masks": {"color": "#68686e"},
+    "predictions": {"color": ACCENT},
+}
+"""Greys and one blue: told apart by lightness alone, and not to be mistaken for a class's colour."""
+TITLES = {"seeds": "CAM seeds", "pseudo_masks": "pseudo-masks", "predictions": "segmentation"}
+
+WIDTH = 4.2  # inches; narrow, so that the text stays readable on a phone
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "plda",
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "grid.color"), INK),
+    **{f"{axis}tick.color": INK for axis in "xy"},
+    "grid.alpha": 0.15,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+}
+
+
+def class_bars(table: pd.DataFrame, classes: Sequence[str]) -> str:
+    """IoU of each class, a bar for each set of masks.
+
+    Args:
+        table: columns masks, class, iou (percent; nan where the class occurs nowhere).
+        classes: their order.
+    """
+    scores = table.pivot(index="class", columns="masks", values="iou").reindex(list(classes))
+    sets = [name for name in TITLES if name in scores]
+    thickness = 0.8 / len(sets)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(0.7 + 0.13 * (len(sets) + 1) * len(classes))
+        for place, name in enumerate(sets):
+            y = [row + (place - (len(sets) - 1) / 2) * thickness for row in range(len(classes))]
+            axes.barh(y, scores[name], thickness * 0.9, label=TITLES[name], **STYLES[name])
+        # a `$` in a name is no formula
+        axes.set_yticks(range(len(classes)), [_short(c) for c in classes], parse_math=False)
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labeltop=len(classes) > 20)  # a tall chart is read from both ends
+        axes.set(xlim=(0, 100), ylim=(len(classes) - 0.45, -0.55), xlabel="IoU in percent")
+        axes.grid(axis="x")
+        _legend(figure)
+        return _svg(figure, "bars", f"Bars: IoU of {len(classes)} classes; the table has the numbers")
+
+
+def seed_curve(curve: pd.DataFrame, used: Mapping[str, float], best: Mapping[str, float]) -> str:
+    """mIoU of the seeds over the background score.
+
+    Args:
+        curve: columns background_score and miou (percent).
+        used: background_score and miou of the seeds that the run made.
+        best: the same where mIoU is highest among the scores of the curve.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(3.0)
+        axes.plot(curve["background_score"], curve["miou"], **STYLES["seeds"])
+        points = (("in use", used, ACCENT, "o"), ("best of those tried", best, "none", "D"))
+        for label, point, fill, marker in points:
+            x, y = point["background_score"], point["miou"]
+            edge = INK if fill == "none" else fill
+            style: dict[str, Any] = {"marker": marker, "ls": "", "mfc": fill, "mec": edge, "ms": 7}
+            axes.plot([x], [y], label=f"{label}: {y:.1f} at {x:.2f}", zorder=3, **style)
+        axes.axvline(used["background_score"], color=ACCENT, lw=1, ls=":")
+        axes.set(xlim=(0, 1), xlabel="background score", ylabel="mIoU in percent")
+        axes.set_ylim(0, 1.1 * max(curve["miou"].max(), used["miou"]) + 1)
+        axes.grid()
+        _legend(figure)
+        text = "; ".join(f"{p['miou']:.1f} percent at {p['background_score']:.2f}, {label}"
+                         for label, p, *_ in points)  # fmt: skip
+        return _svg(figure, "seeds", f"Curve: mIoU of the CAM seeds by background score; {text}")
+
+
+def epoch_curves(column: str, title: str, cam: pd.DataFrame, segmenter: pd.DataFrame) -> str:
+    """A column of both trainings' histories over their column epoch; `title` says what it is."""
+    ends = []
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(2.6)
+        # two curves may be the same: the thin one on top of the thick one shows both
+        for name, table, width, style in (
+            ("CAM network", cam, 4.0, STYLES["seeds"]),
+            ("segmentation network", segmenter, 1.5, STYLES["predictions"]),
+        ):
+            marker = "o" if len(table) < 20 else ""
+            axes.plot(table["epoch"], table[column], lw=width, marker=marker, ms=4, label=name, **style)
+            ends.append(f"{name} from {table[column].iloc[0]:.3g} to {table[column].iloc[-1]:.3g}")
+        axes.set(xlabel="epoch", ylabel=title)
+        axes.set_xlim(0.5, max(cam["epoch"].max(), segmenter["epoch"].max()) + 0.5)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid()
+        _legend(figure)
+        return _svg(figure, column, f"Curves: {title} by epoch; {', '.join(ends)}")
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2, borderpad=0.2)
+
+
+def _short(name: str, most: int = 18) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an <svg> element; `name` keeps its ids apart from those of other charts."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with warnings.catch_warnings():
+        # text stays text, so the reader's browser has the last word on which script it can show
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    for reference in ('id="', 'href="#', "url(#"):
+        svg = svg.replace(reference, f"{reference}{name}-")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)

@@ -1,0 +1,137 @@
+"""What several tests need: small real params, a small real data set, a folder of photos to spoil."""
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from plda.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+TRAINER = {"epochs": 2, "batch_size": 4, "crop": 64}
+
+
+def small_params(**changes: Any) -> dict[str, Any]:
+    """params.yaml with everything small, and values at dotted names changed, dots written as `__`."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["compute"] |= {"device": "cpu", "workers": 0}
+    params["index_data"]["creatures"] |= {"train": 12, "val": 4, "size": 64}
+    params["train_cam"] |= TRAINER
+    params["train_segmenter"] |= TRAINER
+    params["infer_cams"]["scales"] = [1.0]
+    params["report"]["gallery"] = 4
+    for name, value in changes.items():
+        node, *rest = name.split("__")
+        target: Any = params
+        for part in rest:
+            target, node = target[node], part
+        target[node] = copy.deepcopy(value)
+    return params
+
+
+def write_params(path: Path, **changes: Any) -> Path:
+    path.write_text(yaml.safe_dump(small_params(**changes), sort_keys=False))
+    return path
+
+
+def run_stage(name: str, params: Path, **paths: Path) -> int:
+    """One stage through the command line's own entry, in this process."""
+    flags = [text for flag, path in paths.items() for text in (f"--{flag.replace('_', '-')}", str(path))]
+    return main([name, "--params", str(params), *flags])
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+class Photos:
+    """A folder as a user brings it, right until a test spoils it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows = ["a.jpg,train,cat,a.png", "b.jpg,train,dog;cat,", "c.jpg,val,dog,"]
+        folder.mkdir()
+        for i, name in enumerate("abc"):
+            (folder / f"{name}.jpg").write_bytes(encoded(photo(40, 30, i)))
+        mask = np.zeros((30, 40), np.uint8)
+        mask[5:20, 5:20], mask[0] = 1, 255
+        (folder / "a.png").write_bytes(encoded(Image.fromarray(mask), "PNG"))
+        (folder / "classes.txt").write_text("background\ncat\ndog\n")
+        self.write()
+
+    def write(self) -> None:
+        (self.folder / "tags.csv").write_text("\n".join(["image,split,tags,mask", *self.rows]) + "\n")
+
+    def index(self, out: Path, **changes: Any) -> int:
+        """Run index_data on the folder, into `out`."""
+        params = self.folder.parent / "params.yaml"
+        if changes or not params.exists():
+            write_params(params, index_data__source="folder", **changes)
+        return run_stage(
+            "index_data",
+            params,
+            folder=self.folder,
+            classes=out / "classes.txt",
+            index=out / "index.csv",
+            images=out / "images.zip",
+        )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Photos:
+    return Photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small data set of drawn scenes, indexed, and the first weights."""
+    folder = tmp_path_factory.mktemp("drawn")
+    params = write_params(folder / "params.yaml")
+    assert (
+        run_stage(
+            "index_data",
+            params,
+            folder=folder,
+            classes=folder / "classes.txt",
+            index=folder / "index.csv",
+            images=folder / "images.zip",
+        )
+        == 0
+    )
+    assert (
+        run_stage(
+            "download_backbone",
+            params,
+            cam_backbone=folder / "cams.pt",
+            segmenter_backbone=folder / "segmenter.pt",
+        )
+        == 0
+    )
+    return folder
+
+
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """Call something that must end with status 2, and return what it said."""
+
+    def call(run: Callable[..., int], *args: Any, **kwargs: Any) -> str:
+        assert run(*args, **kwargs) == 2
+        return capsys.readouterr().err
+
+    return call

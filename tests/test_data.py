@@ -1,0 +1,192 @@
+"""Images of every kind, the index and its archive, crops that are a pure function of their seed."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Photos, encoded, photo, small_params
+from PIL import Image
+
+from plda.data.archive import Archive
+from plda.data.datasets import MaskedCrops, TaggedCrops
+from plda.data.images import VOID, colour, encode_mask, keep_image, read_image, read_mask
+from plda.data.index import read_index
+from plda.data.loading import load_image
+from plda.data.transforms import augment
+from plda.params import Training, check_params
+
+ORIENTATION = 0x0112
+
+
+def corners(image: Image.Image) -> list[tuple[int, ...]]:
+    w, h = image.size
+    return [image.getpixel(xy) for xy in ((0, 0), (w - 1, 0), (0, h - 1), (w - 1, h - 1))]
+
+
+def test_grey_palette_and_16_bit_become_rgb() -> None:
+    grey = Image.linear_gradient("L")
+    assert np.array_equal(read_image(encoded(grey, "PNG")), np.repeat(np.asarray(grey)[..., None], 3, axis=2))
+    palette = Image.new("P", (4, 2), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    assert corners(read_image(encoded(palette, "PNG"))) == [(200, 100, 50)] * 4
+    deep = Image.fromarray(np.array([[0, 65535, 32896]], np.uint16))
+    assert np.asarray(read_image(encoded(deep, "PNG")))[0, :, 0].tolist() == [0, 255, 128]
+
+
+def test_transparent_pixels_are_laid_over_white() -> None:
+    image = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
+    image.putpixel((1, 0), (10, 20, 30, 0))
+    read = read_image(encoded(image, "PNG"))
+    assert [read.getpixel((x, 0)) for x in (0, 1)] == [(10, 20, 30), (255, 255, 255)]
+    palette = Image.new("P", (2, 1), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    assert corners(read_image(encoded(palette, "PNG", transparency=1))) == [(255, 255, 255)] * 4
+
+
+def test_cmyk_keeps_its_colours() -> None:
+    red = Image.new("RGB", (16, 16), (200, 30, 40))
+    for kind in ("JPEG", "TIFF"):
+        read = np.asarray(read_image(encoded(red.convert("CMYK"), kind)), float)
+        assert np.abs(read - (200, 30, 40)).max() < 12, kind
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_exif_rotation_is_undone(turn: int) -> None:
+    """A photo that is stored turned and says so is read as it was seen."""
+    upright = photo(48, 32)
+    stored = {
+        1: [],
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }[turn]
+    turned = upright
+    for step in stored:
+        turned = turned.transpose(step)
+    exif = Image.Exif()
+    exif[ORIENTATION] = turn
+    content = encoded(turned, "PNG", exif=exif.tobytes())
+    assert np.array_equal(read_image(content), upright)
+    kept, given, size = keep_image(content, None)
+    assert given == size == (48, 32)
+    assert np.array_equal(Image.open(io.BytesIO(kept)), upright)
+    assert (kept == content) == (turn == 1)
+
+
+def test_large_images_are_shrunk_and_their_masks_too(photos: Photos, tmp_path: Path) -> None:
+    assert photos.index(tmp_path, index_data__long_side=32) == 0
+    entries = read_index(tmp_path / "index.csv")
+    archive = Archive(tmp_path / "images.zip")
+    assert {(e.width, e.height) for e in entries} == {(32, 24)}
+    assert {tuple(load_image(archive, e).shape) for e in entries} == {(3, 24, 32)}
+    mask = read_mask(archive.read(entries[0].mask))
+    assert mask.shape == (24, 32)
+    assert set(np.unique(mask)) == {0, 1, VOID}
+
+
+def test_the_index_is_a_plain_table(photos: Photos, tmp_path: Path) -> None:
+    (photos.folder / "dogs").mkdir()
+    (photos.folder / "dogs" / "a.jpg").write_bytes(encoded(photo(50, 20)))
+    photos.rows.append("dogs/a.jpg,val,dog;cat,")
+    photos.write()
+    assert photos.index(tmp_path) == 0
+    frame = pd.read_csv(tmp_path / "index.csv", keep_default_na=False)
+    assert list(frame.columns) == ["image", "split", "tags", "mask", "parts", "width", "height"]
+    assert frame.iloc[3].tolist() == ["images/dogs/a.jpg", "val", "cat;dog", "", "", 50, 20]
+    assert frame["mask"][0] == "masks/a.png"
+    entries = read_index(tmp_path / "index.csv", "val")
+    assert [(e.key, e.tags) for e in entries] == [("c", ("dog",)), ("dogs/a", ("cat", "dog"))]
+    archive = Archive(tmp_path / "images.zip")
+    assert archive.read("images/a.jpg") == (photos.folder / "a.jpg").read_bytes()
+
+
+def test_the_same_folder_gives_the_same_bytes(photos: Photos, tmp_path: Path) -> None:
+    for out in ("1", "2"):
+        assert photos.index(tmp_path / out) == 0
+    for name in ("index.csv", "images.zip", "classes.txt"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_masks_keep_their_ids_and_have_colours() -> None:
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    content = encode_mask(ids)
+    assert np.array_equal(read_mask(content), ids)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), colour(ids))
+    colours = {tuple(c) for c in colour(ids).reshape(-1, 3).tolist()}
+    assert len(colours) > 100
+    assert len({tuple(c) for c in colour(ids).reshape(-1, 3)[:21].tolist()}) == 21
+
+
+def training(**changes: object) -> Training:
+    return check_params(
+        small_params(**{f"train_cam__{k}": v for k, v in changes.items()}), Path("test")
+    ).train_cam
+
+
+def test_an_item_is_a_function_of_seed_epoch_and_position(drawn: Path) -> None:
+    entries, archive = read_index(drawn / "index.csv", "train"), Archive(drawn / "images.zip")
+    classes = (drawn / "classes.txt").read_text().split()
+
+    def data(seed: int) -> TaggedCrops:
+        return TaggedCrops(entries, archive, classes, training(), seed)
+
+    item = data(0)[1, 3]
+    torch.manual_seed(99)
+    again = data(0)[1, 3]
+    assert torch.equal(item["image"], again["image"])
+    for other in (data(0)[2, 3], data(1)[1, 3], data(0)[1, 4]):
+        assert not torch.equal(item["image"], other["image"])
+    assert item["image"].shape == (3, 64, 64)
+    assert item["tags"].tolist() == [float(c in entries[3].tags) for c in classes[1:]]
+
+
+def test_a_crop_and_its_mask_stay_together(drawn: Path) -> None:
+    """The mask is made from the image's own pixels, so it can be told from the crop whether they match."""
+    entries, archive = read_index(drawn / "index.csv", "train"), Archive(drawn / "images.zip")
+
+    def bright(entry) -> np.ndarray:
+        return (load_image(archive, entry).float().mean(0) > 128).byte().numpy()
+
+    data = MaskedCrops(entries, archive, bright, training(jitter=0.0, scale=[0.7, 2.0]), 0)
+    for position in range(len(data)):
+        item = data[0, position]
+        outside = item["mask"] == VOID
+        assert not item["image"][:, outside].any()
+        grey = (item["image"] * torch.tensor([0.229, 0.224, 0.225])[:, None, None]).mean(0)
+        predicted = grey + (0.485 + 0.456 + 0.406) / 3 > 128 / 255
+
+        def agreement(mask: torch.Tensor, ours=predicted, beyond=outside) -> float:
+            return float((ours == mask.bool())[~beyond].float().mean())
+
+        agree = agreement(item["mask"])
+        assert agree > 0.85
+        for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            assert agree > agreement(item["mask"].roll(shift, (0, 1))), (position, shift)
+
+
+def test_augment_covers_its_range() -> None:
+    image = torch.full((3, 40, 60), 128, dtype=torch.uint8)
+    mask = torch.ones(40, 60, dtype=torch.uint8)
+    shares = []
+    for seed in range(30):
+        crop, ids = augment(
+            image,
+            mask,
+            crop=60,
+            scale=(0.5, 1.0),
+            jitter=0.0,
+            random=torch.Generator().manual_seed(seed),
+        )
+        assert crop.shape == (3, 60, 60)
+        assert ids is not None
+        shares.append(float((ids == 1).float().mean()))
+    assert min(shares) >= 0.24 * 2 / 3  # a factor of 0.5 leaves a quarter of the image's area
+    assert max(shares) <= 0.68
+    assert max(shares) - min(shares) > 0.3

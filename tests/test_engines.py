@@ -1,0 +1,158 @@
+"""The whole pipeline, small, through both engines in one tree, as a user drives them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, write_params
+
+AFTER_SEGMENTER = ["train_segmenter", "predict_masks", "evaluate", "report"]
+EVERY = ["index_data", "download_backbone", "train_cam", "infer_cams", "make_masks", *AFTER_SEGMENTER]
+
+
+class Tree:
+    """A clone of this working tree with small params, committed to a git of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        tracked = self._git_files()
+        for name in tracked:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+        write_params(folder / "params.yaml")
+        self.run("git", "init", "-q")
+        self.commit()
+
+    @staticmethod
+    def _git_files() -> list[str]:
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        return [name for name in listed if (ROOT / name).is_file()]
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        """Standard output and error of a command in the tree."""
+        run = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+                "GIT_AUTHOR_NAME": "test",
+                "GIT_AUTHOR_EMAIL": "test@example.org",
+                "GIT_COMMITTER_NAME": "test",
+                "GIT_COMMITTER_EMAIL": "test@example.org",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert (run.returncode == 0) == ok, run.stdout
+        return run.stdout
+
+    def make(self, target: str, ok: bool = True) -> str:
+        return self.run("make", "-o", ".venv/ready", target, ok=ok)
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", "a run")
+
+    def set(self, section: str, key: str, value: object) -> None:
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        params[section][key] = value
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def snakemake_plan(self) -> list[str]:
+        """The stages that Snakemake would run now."""
+        plan = self.run("snakemake", "--dry-run")
+        planned = {line.split()[0] for line in plan.splitlines() if re.fullmatch(r"\w+ +\d+", line)}
+        return [name for name in EVERY if name in planned]
+
+    def dvc_ran(self, output: str) -> list[str]:
+        """The stages that DVC says it ran."""
+        return [name for name in EVERY if f"Running stage '{name}'" in output]
+
+    def metrics(self) -> dict:
+        return json.loads((self.folder / "results/main/evaluate/metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    return Tree(tmp_path_factory.mktemp("tree"))
+
+
+def test_both_engines_end_to_end(tree: Tree) -> None:
+    # Snakemake runs all, then has nothing to do; what ran has a log and a benchmark
+    assert tree.snakemake_plan() == EVERY
+    tree.run("snakemake", "--cores", "2")
+    assert tree.snakemake_plan() == []
+    assert "Nothing to be done" in tree.run("snakemake", "--cores", "2")
+    for name in EVERY:
+        assert (tree.folder / "logs" / f"{name}.benchmark.tsv").exists()
+    metrics = tree.metrics()
+    for masks in ("seeds", "pseudo_masks", "predictions"):
+        assert 0 <= metrics[masks]["miou"] <= 100
+    page = (tree.folder / "results/main/report/report.html").read_text()
+    assert f"{metrics['seeds']['miou']:.1f}" in page
+
+    # DVC takes the results over and runs nothing
+    tree.make("adopt-dvc")
+    assert tree.run("dvc", "status") == "Data and pipelines are up to date.\n"
+    assert tree.dvc_ran(tree.run("dvc", "repro")) == []
+    assert tree.snakemake_plan() == []
+    tree.commit()
+    assert tree.run("git", "status", "--short") == ""
+
+    # another value of one stage: exactly the stages after it are redone, by either engine
+    tree.set("train_segmenter", "epochs", 1)
+    assert tree.snakemake_plan() == AFTER_SEGMENTER
+    assert tree.make("adopt-dvc", ok=False).count("Snakemake has work left") == 1
+    assert tree.make("adopt-snakemake", ok=False).count("DVC has work left") == 1
+    assert tree.dvc_ran(tree.run("dvc", "repro")) == AFTER_SEGMENTER
+    assert tree.dvc_ran(tree.run("dvc", "repro")) == []
+    changed = tree.metrics()
+    assert changed["seeds"] == metrics["seeds"]
+    assert changed["predictions"] != metrics["predictions"]
+    difference = json.loads(tree.run("dvc", "metrics", "diff", "--json"))
+    assert difference["results/main/evaluate/metrics.json"]["predictions.miou"] == {
+        "old": metrics["predictions"]["miou"],
+        "new": changed["predictions"]["miou"],
+        "diff": pytest.approx(changed["predictions"]["miou"] - metrics["predictions"]["miou"]),
+    }
+
+    # Snakemake takes DVC's results over and runs nothing
+    tree.make("adopt-snakemake")
+    assert tree.snakemake_plan() == []
+    assert tree.run("dvc", "status") == "Data and pipelines are up to date.\n"
+
+    # back to the first value: DVC remembers, and both engines compute the same numbers
+    tree.set("train_segmenter", "epochs", 2)
+    tree.run("snakemake", "--cores", "2")
+    assert tree.metrics() == metrics
+    tree.make("adopt-dvc")
+    tree.commit()
+
+    # an experiment, its metrics and the curves
+    tree.run("dvc", "exp", "run", "-S", "make_masks.refinement=none", "--name", "plain")
+    names = tree.run("dvc", "metrics", "diff", "HEAD", "plain", "--json")
+    assert "pseudo_masks.miou" in names
+    plots = json.loads(tree.run("dvc", "plots", "show", "--json"))
+    assert any("train_cam/history.csv" in name for name in plots["data"])
+
+
+def test_where_it_runs_reruns_nothing(tree: Tree) -> None:
+    before = tree.snakemake_plan(), tree.run("dvc", "status")
+    tree.set("compute", "workers", 1)
+    assert (tree.snakemake_plan(), tree.run("dvc", "status")) == before

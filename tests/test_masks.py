@@ -1,0 +1,192 @@
+"""PAMR against a loop-written float64 form, multi-scale maps, seeds, thresholds, scores."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from plda.adaptation.pamr import DILATIONS, pamr
+from plda.data.archive import Archive, pack
+from plda.data.images import VOID, encode_mask
+from plda.data.index import Entry
+from plda.masks.cams import Cams, map_size, multi_scale, normalise_maps, write_cams
+from plda.masks.seeds import Strengths, pseudo_mask, seeds
+from plda.scoring.confusion import Confusion
+from plda.scoring.masks import recall_by_part, score_masks, score_seeds
+
+
+def pamr_by_loops(image: np.ndarray, maps: np.ndarray, iterations: int) -> np.ndarray:
+    """METHOD's definition, pixel by pixel: image (3, h, w), maps (K, h, w), float64."""
+    _, h, w = image.shape
+    around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+
+    def at(y: int, x: int) -> tuple[int, int]:
+        return min(max(y, 0), h - 1), min(max(x, 0), w - 1)
+
+    weights, places = {}, {}
+    for y in range(h):
+        for x in range(w):
+            nine = [at(y + d * dy, x + d * dx) for d in DILATIONS for dy, dx in around]
+            eight = [at(y + d * dy, x + d * dx) for d in DILATIONS for dy, dx in around if (dy, dx) != (0, 0)]
+            sigma = [np.std([image[c][p] for p in nine], ddof=1) for c in range(3)]
+            alike = np.array(
+                [
+                    np.mean([-abs(image[c][q] - image[c, y, x]) / (1e-8 + 0.1 * sigma[c]) for c in range(3)])
+                    for q in eight
+                ]
+            )
+            e = np.exp(alike - alike.max())
+            weights[y, x], places[y, x] = e / e.sum(), eight
+    for _ in range(iterations):
+        maps = np.array(
+            [
+                [
+                    [
+                        sum(a * m[q] for a, q in zip(weights[y, x], places[y, x], strict=True))
+                        for x in range(w)
+                    ]
+                    for y in range(h)
+                ]
+                for m in maps
+            ]
+        )
+    return maps
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_pamr_is_its_definition(dtype: torch.dtype, tolerance: float) -> None:
+    random = np.random.default_rng(0)
+    image, maps = random.random((2, 3, 9, 13)), random.random((2, 2, 9, 13))
+    image[1, :, :, 5:] = 0.25  # a flat region, where the deviation is small or zero
+    given = torch.tensor(image, dtype=dtype), torch.tensor(maps, dtype=dtype)
+    kept = [x.clone() for x in given]
+    refined = pamr(*given, iterations=3)
+    for b in range(2):
+        expected = pamr_by_loops(image[b], maps[b], 3)
+        assert np.abs(refined[b].numpy() - expected).max() < tolerance
+    assert all(torch.equal(a, b) for a, b in zip(given, kept, strict=True))
+    assert refined.dtype == dtype
+
+
+def test_pamr_moves_a_map_to_the_edge_of_a_colour() -> None:
+    image = torch.zeros(1, 3, 32, 32)
+    image[..., :16] = 1.0
+    blob = torch.zeros(1, 1, 32, 32)
+    blob[..., 8:24, 4:20] = 1.0  # sticks out over the edge at column 16
+    refined = pamr(image, blob)[0, 0]
+    assert refined[8:24, 16:].mean() < blob[0, 0, 8:24, 16:].mean() / 4
+
+
+def test_multi_scale_averages_sizes_and_mirror_images() -> None:
+    """A network that returns its input: the average must be the image itself, wherever it is smooth."""
+    ramp = torch.arange(64).float().mul(2).byte().expand(3, 48, 64)
+    seen = []
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape))
+        return x
+
+    maps = multi_scale(network, ramp, (12, 16), scales=[0.5, 1.0, 2.0], flip=True)
+    assert seen == [(2, 3, 24, 32), (2, 3, 48, 64), (2, 3, 96, 128)]
+    assert maps.shape == (3, 12, 16)
+    assert (maps[..., 1:] > maps[..., :-1]).all()  # still rising to the right: flipped back before averaging
+    once = multi_scale(network, ramp, (12, 16), scales=[1.0], flip=False)
+    assert (maps - once).abs().max() < 0.05
+
+
+def test_maps_are_kept_by_key(tmp_path: Path) -> None:
+    maps = {"a": torch.rand(2, 5, 7), "dogs/b": torch.rand(1, 3, 3)}
+    write_cams(tmp_path / "cams.npz", maps.items())
+    cams = Cams(tmp_path / "cams.npz")
+    with np.load(tmp_path / "cams.npz") as opened:  # an open format: numpy alone reads it
+        assert set(opened.files) == set(maps)
+        assert opened["dogs/b"].dtype == np.float16
+    for key, value in maps.items():
+        torch.testing.assert_close(cams.read(key), value, rtol=0, atol=5e-4)
+    assert map_size(375, 500) == (94, 125)
+    top = normalise_maps(torch.stack([torch.rand(4, 4) * 7, torch.zeros(4, 4)]))
+    assert top[0].max() == pytest.approx(1, abs=1e-4)
+    assert not top[1].any()
+
+
+def test_seeds_and_pseudo_masks_by_hand() -> None:
+    maps = torch.tensor([[[0.1, 0.5, 0.9]], [[0.2, 0.45, 0.3]]])
+    assert seeds(maps, [3, 7], 0.4).tolist() == [[0, 3, 3]]
+    assert seeds(maps, [3, 7], 0.15).tolist() == [[7, 3, 3]]
+    assert pseudo_mask(maps, [3, 7], 0.4, 0.15, (1, 3)).tolist() == [[0, VOID, 3]]
+    assert pseudo_mask(maps, [3, 7], 0.4, 0.0, (2, 6)).shape == (2, 6)
+
+
+def test_otsu_splits_two_groups() -> None:
+    histogram = Strengths()
+    random = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        low = 0.2 + 0.05 * torch.randn(1, 20, 20, generator=random)
+        high = 0.8 + 0.05 * torch.randn(1, 10, 20, generator=random)
+        histogram.add(torch.cat([low, high], dim=1).clamp(0, 1))
+    assert 0.35 < histogram.otsu() < 0.65
+
+
+def test_scores_by_hand() -> None:
+    confusion = Confusion(3)
+    confusion.add(np.array([[0, 0, 1, 1, 2, VOID]], np.uint8), np.array([[0, 1, 1, VOID, 0, 2]], np.uint8))
+    scores = confusion.scores()
+    # background: hit 1, truth 2, given 2; class 1: hit 1, truth 2, given 2; class 2: hit 0, truth 1, given 0
+    assert scores.iou.tolist() == [1 / 3, 1 / 3, 0]
+    assert scores.recall.tolist() == [0.5, 0.5, 0]
+    assert scores.precision[:2].tolist() == [0.5, 0.5]
+    assert scores.mean()["miou"] == pytest.approx(22.22)
+    assert confusion.undecided() == 1 / 5
+    assert confusion.decided_scores().iou.tolist() == [1 / 3, 1 / 2, 0]
+    with pytest.raises(ValueError, match="cannot be compared"):
+        confusion.add(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8))
+
+
+def test_miou_is_of_the_whole_set_not_the_mean_over_images() -> None:
+    confusion = Confusion(2)
+    confusion.add(np.ones((1, 9), np.uint8), np.ones((1, 9), np.uint8))
+    confusion.add(np.ones((1, 1), np.uint8), np.zeros((1, 1), np.uint8))
+    assert confusion.scores().iou.tolist() == [0, 0.9]
+
+
+def scored_set(folder: Path) -> tuple[list[Entry], Archive, Cams, dict[str, torch.Tensor]]:
+    random = np.random.default_rng(0)
+    entries, files, maps = [], [], {}
+    for name, tags in (("a", ("cat", "dog")), ("b", ("dog",)), ("c", ("cat",))):
+        truth = random.choice([0, 1, 2, VOID], (16, 20)).astype(np.uint8)
+        parts = random.integers(0, 3, (16, 20)).astype(np.uint8)
+        files += [(f"masks/{name}.png", encode_mask(truth)), (f"parts/{name}.png", encode_mask(parts))]
+        maps[name] = torch.from_numpy(random.random((len(tags), 4, 5))).float()
+        entries.append(
+            Entry(f"images/{name}.png", "train", tags, f"masks/{name}.png", f"parts/{name}.png", 20, 16)
+        )
+    pack(folder / "images.zip", files)
+    write_cams(folder / "cams.npz", maps.items())
+    return entries, Archive(folder / "images.zip"), Cams(folder / "cams.npz"), maps
+
+
+def test_the_curve_equals_scoring_each_threshold_alone(tmp_path: Path) -> None:
+    entries, archive, cams, _ = scored_set(tmp_path)
+    classes = ("background", "cat", "dog")
+    thresholds = [0.7, 0.1, 0.5, 0.999]
+    for threshold, confusion in zip(
+        thresholds, score_seeds(entries, archive, cams, classes, thresholds), strict=True
+    ):
+        alone = score_masks(
+            entries,
+            archive,
+            lambda e, t=threshold: pseudo_mask(
+                cams.read(e.key), [classes.index(tag) for tag in e.tags], t, 0.0, (16, 20)
+            ).numpy(),
+            3,
+        )
+        assert np.array_equal(confusion.counts, alone.counts), threshold
+        assert alone.pixels > 500
+
+
+def test_recall_by_part(tmp_path: Path) -> None:
+    entries, archive, _, _ = scored_set(tmp_path)
+    nothing = recall_by_part(entries, archive, lambda _: np.full((16, 20), VOID - 1, np.uint8))
+    assert nothing == {"telling": 0, "body": 0}
+    assert recall_by_part([e._replace(parts="") for e in entries], archive, lambda _: None) is None

@@ -1,0 +1,126 @@
+"""Backbones against torchvision, heads, losses, and the file that a trained network is kept in."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from plda.data.images import VOID
+from plda.models.backbones import STAGES, build_backbone, classifier, load_backbone
+from plda.models.cam import CamNetwork, tag_loss
+from plda.models.saved import Architecture, load_network, save_network
+from plda.models.segmenters import Segmenter, mask_loss
+from plda.params import Backbone
+
+NAMES = Backbone.__args__  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_backbone_at_every_output_stride(name: str) -> None:
+    network = classifier(name).eval()
+    image = torch.randn(1, 3, 96, 64)
+    for output_stride in (32, 16, 8):
+        backbone = build_backbone(name, output_stride=output_stride)
+        load_backbone(backbone, name, network.state_dict())
+        with torch.no_grad():
+            features = backbone.eval()(image)
+        assert tuple(features) == STAGES
+        for stage, stride in zip(STAGES, (4, 8, 16, 32), strict=True):
+            stride = min(stride, output_stride)
+            assert features[stage].shape == (1, backbone.channels[stage], 96 // stride, 64 // stride)
+        if output_stride == 32:  # nothing dilated: exactly torchvision's features
+            with torch.no_grad():
+                assert torch.equal(features["stage4"], reference(network, image))
+
+
+def reference(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    if hasattr(network, "features"):
+        return network.features(image)
+    return nn.Sequential(*list(network.children())[:-2])(image)
+
+
+def test_dilation_is_that_of_torchvisions_segmentation_models() -> None:
+    image = torch.randn(1, 3, 64, 96)
+    resnet = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).eval()
+    mobilenet = torchvision.models.mobilenetv3.mobilenet_v3_large(dilated=True).eval()
+    for name, network, output_stride in (
+        ("resnet50", resnet, 8),
+        ("mobilenet_v3_large", mobilenet, 16),
+    ):
+        backbone = build_backbone(name, output_stride=output_stride)
+        load_backbone(backbone, name, network.state_dict())
+        with torch.no_grad():
+            ours, theirs = backbone.eval()(image)["stage4"], reference(network, image)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_batch_norm_changes_nothing_in_training() -> None:
+    backbone = build_backbone("resnet10", batch_norm="frozen").train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items() if "bn" in k}
+    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1.0)
+    backbone(torch.randn(2, 3, 64, 64))["stage4"].sum().backward()
+    optimizer.step()
+    assert before
+    for key, value in before.items():
+        assert torch.equal(value, backbone.state_dict()[key]), key
+    trained = build_backbone("resnet10").train()
+    mean = trained.state_dict()["stages.stage1.1.running_mean"].clone()
+    trained(torch.randn(2, 3, 64, 64))
+    assert not torch.equal(mean, trained.state_dict()["stages.stage1.1.running_mean"])
+
+
+def test_tag_loss_is_the_formula() -> None:
+    network = CamNetwork(build_backbone("resnet10", output_stride=16), 3).eval()
+    output = network(torch.randn(2, 3, 64, 64))
+    assert output.scores.shape == (2, 3, 4, 4)
+    assert "bias" not in dict(network.head.named_parameters())
+    tags = torch.tensor([[1.0, 0, 1], [0, 0, 1]])
+    expected = 0.0
+    for b in range(2):
+        for c in range(3):
+            logit = float(output.scores[b, c].detach().mean())
+            p = 1 / (1 + math.exp(-logit))
+            expected -= math.log(p if tags[b, c] else 1 - p) / 6
+    assert float(tag_loss(output, tags)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])
+def test_segmenters_score_every_pixel(head: str) -> None:
+    network = Segmenter(build_backbone("mobilenet_v2", output_stride=16), head, classes=5).eval()
+    with torch.no_grad():
+        assert network(torch.randn(2, 3, 65, 90)).shape == (2, 5, 65, 90)
+
+
+def test_mask_loss_skips_undecided_pixels() -> None:
+    scores = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    mask = torch.randint(0, 3, (2, 4, 5))
+    mask[0, :2] = VOID
+    log_p = scores.log_softmax(dim=1)
+    expected = [
+        -log_p[b, mask[b, y, x], y, x]
+        for b in range(2)
+        for y in range(4)
+        for x in range(5)
+        if mask[b, y, x] != VOID
+    ]
+    torch.testing.assert_close(mask_loss(scores, mask), sum(expected) / len(expected))
+    nothing = mask_loss(scores, torch.full_like(mask, VOID))
+    nothing.backward()
+    assert float(nothing) == 0.0
+    assert not scores.grad.any()
+
+
+def test_a_saved_network_says_the_same(tmp_path: Path) -> None:
+    classes = ("background", "cat", "dog")
+    architecture = Architecture("segmenter", "mobilenet_v2", 16, "frozen", "lraspp", classes)
+    network = architecture.build().eval()
+    for name in ("1.pt", "2.pt"):
+        save_network(tmp_path / name, architecture, network.state_dict())
+    assert (tmp_path / "1.pt").read_bytes() == (tmp_path / "2.pt").read_bytes()
+    loaded = load_network(tmp_path / "1.pt", "segmenter", classes)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(image), loaded(image))

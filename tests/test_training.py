@@ -1,0 +1,221 @@
+"""The loop: order, schedule, history, and a kill in the middle that leaves no trace in the result."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, Refusal, run_stage, small_params, write_params
+
+from plda.data.archive import Archive
+from plda.data.index import read_index
+from plda.data.loading import load_true_mask
+from plda.masks.folder import write_mask
+from plda.models.backbones import build_backbone
+from plda.models.cam import CamNetwork
+from plda.models.saved import load, load_network
+from plda.params import Training, check_params
+from plda.training.checkpoints import Checkpoint, fingerprint
+from plda.training.loop import make_optimizer, set_lr
+from plda.training.order import Order
+
+
+def training(**changes: object) -> Training:
+    changed = {f"train_cam__{name}": value for name, value in changes.items()}
+    return check_params(small_params(**changed), Path("test")).train_cam
+
+
+def test_order_is_a_permutation_an_epoch_and_can_be_entered_anywhere() -> None:
+    order = list(Order(10, 3, 4, seed=5))
+    assert len(order) == 4 * 3
+    for epoch in range(4):
+        items = [item for batch in order[3 * epoch : 3 * epoch + 3] for item in batch]
+        assert len({position for _, position in items}) == 9
+        assert {e for e, _ in items} == {epoch}
+    assert order[:3] != [[(0, p) for _, p in b] for b in order[3:6]]
+    for start in range(12):
+        assert list(Order(10, 3, 4, seed=5, start=start)) == order[start:]
+    assert list(Order(10, 3, 4, seed=6)) != order
+
+
+def test_processes_share_the_batches_of_one() -> None:
+    alone = list(Order(11, 4, 2, seed=0))
+    two = [list(Order(11, 4, 2, seed=0, rank=rank, world=2)) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*two, strict=True)] == [sorted(batch) for batch in alone]
+
+
+def test_a_data_set_smaller_than_a_batch_is_one_batch() -> None:
+    assert [len(batch) for batch in Order(3, 16, 2, seed=0)] == [3, 3]
+
+
+def test_the_head_learns_faster_and_the_rate_falls() -> None:
+    settings = training(lr=0.1, head_lr_factor=10.0, poly_power=0.9, optimizer="sgd")
+    network = CamNetwork(build_backbone("resnet10", batch_norm="frozen"), 3)
+    optimizer = make_optimizer(network, settings)
+    assert set_lr(optimizer, settings, 0.0) == pytest.approx(0.1)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.1, 1.0])
+    assert set_lr(optimizer, settings, 0.5) == pytest.approx(0.1 * 0.5**0.9)
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    assert len(parameters) == len([p for p in network.parameters() if p.requires_grad])
+    assert any(p is network.head.weight for p in optimizer.param_groups[1]["params"])
+
+
+def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
+    """Params and paths of a trainer on the drawn scenes; the segmenter learns from the true masks."""
+    params = write_params(
+        out / "params.yaml",
+        compute__workers=1,
+        train_cam__epochs=8,
+        train_segmenter__epochs=5,
+        train_segmenter__head="deeplabv3",  # has dropout
+    )
+    paths = {key: drawn / file for key, file in DATA.items()} | {"checkpoints": out / "checkpoints"}
+    if name == "train_cam":
+        return params, paths | {
+            "cam_backbone": drawn / "cams.pt",
+            "cam_network": out / "network.pt",
+            "cam_history": out / "history.csv",
+        }
+    archive = Archive(drawn / "images.zip")
+    for entry in read_index(drawn / "index.csv", "train"):
+        write_mask(out / "masks", entry, load_true_mask(archive, entry.mask))
+    return params, paths | {
+        "segmenter_backbone": drawn / "segmenter.pt",
+        "pseudo_masks": out / "masks",
+        "segmenter": out / "network.pt",
+        "segmenter_history": out / "history.csv",
+    }
+
+
+DATA = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
+
+
+def start(name: str, params: Path, paths: dict[str, Path]) -> "subprocess.Popen[str]":
+    flags = [text for flag, path in paths.items() for text in ("--" + flag.replace("_", "-"), str(path))]
+    return subprocess.Popen(
+        [sys.executable, "-m", "plda", name, "--params", str(params), *flags],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_checkpoint(folder: Path, process: "subprocess.Popen[str]") -> Path:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        found = list(folder.glob("*/last.pt"))
+        if found:
+            return found[0]
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint: {process.communicate()[1]}")
+
+
+@pytest.mark.parametrize("name", ["train_cam", "train_segmenter"])
+def test_a_killed_training_resumes_bit_for_bit(drawn: Path, tmp_path: Path, name: str) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    unbroken = start(name, *trainer(name, drawn, whole))
+    assert "resumed" not in unbroken.communicate()[1]
+
+    params, paths = trainer(name, drawn, broken)
+    first = start(name, params, paths)
+    last = wait_for_checkpoint(broken / "checkpoints", first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert not (broken / "network.pt").exists()
+    step = load(last)["step"]
+    second = start(name, params, paths)
+    assert f"resumed after step {step}" in second.communicate()[1]
+    assert second.returncode == 0
+    for file in ("network.pt", "history.csv"):
+        assert (broken / file).read_bytes() == (whole / file).read_bytes(), file
+    assert list((broken / "checkpoints").glob("*/last.pt")) == []  # a finished training leaves no state
+
+
+def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> None:
+    params, paths = trainer("train_cam", drawn, tmp_path)
+    assert run_stage("train_cam", params, **paths) == 0
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history.columns) == ["epoch", "step", "lr", "loss"]
+    assert history["epoch"].tolist() == list(range(1, 9))
+    assert history["step"].tolist() == list(range(3, 25, 3))
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    classes = (drawn / "classes.txt").read_text().split()
+    assert isinstance(load_network(tmp_path / "network.pt", "cam", classes), CamNetwork)
+
+
+def test_another_seed_gives_another_network(drawn: Path, tmp_path: Path) -> None:
+    networks = []
+    for seed in (0, 1, 0):
+        params, paths = trainer("train_cam", drawn, tmp_path)
+        write_params(params, train_cam__epochs=1, seed=seed)
+        assert run_stage("train_cam", params, **paths) == 0
+        networks.append((tmp_path / "network.pt").read_bytes())
+    assert networks[0] == networks[2] != networks[1]
+
+
+def test_a_second_process_is_kept_out(drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch) -> None:
+    params, paths = trainer("train_cam", drawn, tmp_path)
+    folders: list[Path] = []
+    original = Checkpoint.__init__
+
+    def remember(self: Checkpoint, folder: Path) -> None:
+        folders.append(folder)
+        original(self, folder)
+
+    monkeypatch.setattr(Checkpoint, "__init__", remember)
+    write_params(params, train_cam__epochs=1)
+    assert run_stage("train_cam", params, **paths) == 0
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folders[0])], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        message = refused(run_stage, "train_cam", params, **paths)
+        assert f"{folders[0]}: another process is training" in message
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert run_stage("train_cam", params, **paths) == 0  # the lock dies with its holder
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from plda.training.checkpoints import Checkpoint
+with Checkpoint(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_state_of_another_training_is_resumed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "x"
+    file.write_text("1")
+    keys = [fingerprint({"lr": 1}, [file]), fingerprint({"lr": 2}, [file])]
+    keys += [fingerprint({"lr": 1}, [tmp_path / "data"])]
+    file.write_text("2")
+    keys += [fingerprint({"lr": 1}, [file])]
+    file.rename(tmp_path / "data" / "y")
+    keys += [fingerprint({"lr": 1}, [tmp_path / "data"])]  # a file of another name
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_device_that_is_not_there(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+    missing = next(
+        d for d, there in (("mps", torch.backends.mps), ("cuda", torch.cuda)) if not there.is_available()
+    )
+    params, paths = trainer("train_cam", drawn, tmp_path)
+    write_params(params, compute__device=missing)
+    message = refused(run_stage, "train_cam", params, **paths)
+    assert f"compute.device: this machine has no '{missing}'" in message

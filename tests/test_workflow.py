@@ -1,0 +1,183 @@
+"""The copies that must agree: dvc.yaml, the rules, the functions, the params, the code that runs."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from dvc.repo import Repo
+
+from plda.__main__ import STAGES, path_arguments, sections, stage_function
+from plda.params import Params, read_params
+from workflow.stages import Stage, read_stages
+
+PLACE = "compute"  # says where a stage runs, not what it computes, so no engine reruns it for that
+# code that every stage runs, and that cannot change what comes out: the command line and the checks of params
+FRAME = {"plda/__init__.py", "plda/__main__.py", "plda/errors.py", "plda/params.py"}
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Stage]:
+    return read_stages(ROOT / "dvc.yaml", ROOT / "params.yaml")
+
+
+def test_stages_functions_and_sections_have_the_same_names(stages: dict[str, Stage]) -> None:
+    files = {p.stem for p in (ROOT / "plda" / "stages").glob("*.py")} - {"__init__"}
+    assert list(stages) == list(STAGES)
+    assert set(stages) == files
+    assert set(Params.model_fields) - {"seed", PLACE} <= set(stages)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_command_says_what_its_function_takes(stages: dict[str, Stage], name: str) -> None:
+    function, words = stage_function(name), stages[name].command.split()
+    assert words[:6] == ["python", "-m", "plda", name, "--params", "params.yaml"]
+    flags = [word.removeprefix("--").replace("-", "_") for word in words[6::2]]
+    assert flags == path_arguments(function)
+    assert sorted(stages[name].settings) == sorted(set(sections(function)) - {PLACE})
+    for flag in flags:
+        assert f"\n        {flag}: " in (function.__doc__ or ""), f"{flag} is not explained"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_path_of_a_command_is_an_input_or_an_output(stages: dict[str, Stage], name: str) -> None:
+    stage = stages[name]
+    words = stage.command.split()
+    named = dict(zip(words[6::2], words[7::2], strict=True))
+    named.pop("--checkpoints", None)  # what a killed training left: deliberately neither
+    data = {path for path in stage.inputs if not path.startswith("plda/")}
+    assert set(named.values()) == data | set(stage.outputs)
+    assert not data & set(stage.outputs)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_code_a_stage_runs_is_among_its_inputs(stages: dict[str, Stage], name: str) -> None:
+    code = {path for path in stages[name].inputs if path.startswith("plda/")}
+    runs = {path for path in imported(f"plda/stages/{name}.py") if path not in FRAME}
+    assert runs - code == set(), "add these to its deps in dvc.yaml"
+    assert code - runs == set(), "take these out of its deps in dvc.yaml"
+
+
+def imported(path: str) -> set[str]:
+    """The files of plda, and the templates beside them, that running `path` reads."""
+    found, open_paths = set(), [path]
+    while open_paths:
+        path = open_paths.pop()
+        if path in found or not (ROOT / path).exists():
+            continue
+        found.add(path)
+        found |= {str(p.relative_to(ROOT)) for p in (ROOT / path).parent.glob("*.j2")}
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                open_paths += [n.replace(".", "/") + ".py" for n in names if n.startswith("plda.")]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+                open_paths += [n.replace(".", "/") + ".py" for n in names if n.startswith("plda.")]
+    return found
+
+
+@pytest.mark.parametrize("room", ["adaptation", "masks", "models", "data", "scoring", "training", "report"])
+def test_imports_go_one_way(room: str) -> None:
+    beneath = {
+        "data": {"data"},
+        "models": {"data", "models"},
+        "adaptation": {"data", "models", "adaptation"},
+        "masks": {"data", "models", "masks"},
+        "scoring": {"data", "models", "adaptation", "masks", "scoring"},
+        "training": {"data", "models", "adaptation", "masks", "scoring", "training"},
+        "report": {"data", "models", "adaptation", "masks", "scoring", "report"},
+    }[room]
+    for file in (ROOT / "plda" / room).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                package, _, rest = (node.module or "").partition(".")
+                if package == "plda" and "." in rest:
+                    assert rest.split(".")[0] in beneath, f"{file} imports {node.module}"
+
+
+def test_the_method_knows_no_files_params_or_devices() -> None:
+    for file in (ROOT / "plda" / "adaptation").glob("*.py"):
+        text = file.read_text()
+        for word in ("plda.params", "pathlib", "cuda", "open("):
+            assert word not in text, f"{file}: {word}"
+
+
+def test_our_reading_of_dvc_yaml_is_dvcs(stages: dict[str, Stage]) -> None:
+    theirs = {}
+    with Repo(str(ROOT)) as repo:
+        for stage in repo.index.stages:
+            sections = [d for d in stage.deps if hasattr(d, "params")]
+            theirs[stage.name] = (
+                stage.cmd,
+                sorted(d.def_path for d in stage.deps if d not in sections),
+                sorted(o.def_path for o in stage.outs),
+                sorted(p for d in sections for p in d.params),
+            )
+    ours = {
+        s.name: (s.command, sorted(s.inputs), sorted(s.outputs), sorted(s.settings)) for s in stages.values()
+    }
+    assert ours == theirs
+
+
+def test_the_rules_are_the_stages(stages: dict[str, Stage]) -> None:
+    """Snakemake's own account of every job, had all to be done."""
+    plan = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--printshellcmds"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    job = (
+        r"^rule (\w+):\n    input: (.*)\n    output: (.*)\n    log: (.*)\n"
+        r"(?:    .*\n)*?Shell command: (.*)\n"
+    )
+    jobs = {
+        name: (set(inputs.split(", ")), set(outputs.split(", ")), log, command)
+        for name, inputs, outputs, log, command in re.findall(job, plan, re.MULTILINE)
+    }
+    assert jobs == {
+        name: (
+            set(stage.inputs),
+            set(stage.outputs),
+            f"logs/{name}.log",
+            f"{stage.command} 2>&1 | tee logs/{name}.log",
+        )
+        for name, stage in stages.items()
+    }
+
+
+def test_every_preset_is_a_whole_params_file() -> None:
+    presets = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
+    assert presets
+    for preset in presets:
+        read_params(preset)
+
+
+def test_the_picture_in_the_readme_shows_the_rules(stages: dict[str, Stage]) -> None:
+    picture = (ROOT / "docs" / "rulegraph.svg").read_text()
+    for name in stages:
+        assert f">{name}</text>" in picture, "run `make rulegraph`"
+
+
+def test_a_change_of_results_is_not_hidden_from_git() -> None:
+    """Metrics, tables and curves of the run `main` belong in git; all else there is DVC's."""
+    with Repo(str(ROOT)) as repo:
+        outputs = {o.def_path: o.use_cache for s in repo.index.stages for o in s.outs}
+    for path, cached in outputs.items():
+        ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT).returncode == 0
+        assert ignored == cached, path
+
+
+def test_stage_modules_are_imported_only_when_needed() -> None:
+    code = "import sys, plda.__main__; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
+def test_paths_stand_in_dvc_yaml_alone() -> None:
+    for file in [*(ROOT / "plda").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk")]:
+        assert "results/" not in file.read_text(), f"{file} names a path of a result"
