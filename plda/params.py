@@ -39,7 +39,7 @@ class Creatures(Section):
     val: Count
     size: Annotated[int, Field(ge=48, le=1024)]
     body_cue: Share
-    part_size: Annotated[float, Field(gt=0, lt=1)]
+    part_size: Annotated[float, Field(ge=0.05, le=0.5)]
     seed: Annotated[int, Field(ge=0)]
 
 
