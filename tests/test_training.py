@@ -152,6 +152,29 @@ def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> N
     assert isinstance(load_network(tmp_path / "network.pt", "cam", classes), CamNetwork)
 
 
+def test_two_processes_compute_what_one_does(drawn: Path, tmp_path: Path) -> None:
+    """At the same effective batch; with frozen batch norm, whose statistics are each process's own."""
+    curves = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        out.mkdir()
+        params, paths = trainer("train_cam", drawn, out)
+        write_params(
+            params,
+            compute__devices=processes,
+            train_cam__batch_norm="frozen",
+            train_cam__epochs=4,
+            train_cam__optimizer="sgd",
+            train_cam__lr=0.01,
+        )
+        process = start("train_cam", params, paths)
+        assert process.communicate()[1].count("epoch 4/4") == 1  # told by one process only
+        assert process.returncode == 0
+        curves.append(pd.read_csv(out / "history.csv")["loss"])
+    assert (curves[0] - curves[1]).abs().max() < 1e-4
+    assert curves[0].iloc[-1] < curves[0].iloc[0]
+
+
 def test_another_seed_gives_another_network(drawn: Path, tmp_path: Path) -> None:
     networks = []
     for seed in (0, 1, 0):

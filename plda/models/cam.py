@@ -45,4 +45,3 @@ class CamNetwork(nn.Module):
 def tag_loss(output: CamOutput, tags: Tensor) -> Tensor:
     """Multilabel soft margin of the tag logits against `tags`, (B, C) float 0 or 1; a scalar."""
     return F.multilabel_soft_margin_loss(output.logits, tags)
-

@@ -7,8 +7,9 @@ training that was killed and resumed computes what an unbroken one does, bit for
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -94,6 +95,50 @@ def write_history(path: Path, history: pd.DataFrame) -> None:
     write_text(path, history.to_csv(index=False, float_format="%.6g"))
 
 
+@dataclass
+class _State:
+    """All that a training is after some step."""
+
+    fabric: Fabric
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: Losses = field(default_factory=dict)  # of the losses since the epoch began, in this process
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.step, self.history = saved["step"], saved["history"]
+        self.sums = self.fabric.to_device(saved["sums"])
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(saved["precision"])
+        self.fabric.print(f"resumed after step {self.step}", file=sys.stderr)
+
+    def saved(self) -> dict[str, Any]:
+        """What `restore` takes; every process must ask for it."""
+        return {
+            "step": self.step,
+            "history": self.history,
+            "sums": self.mean_sums(),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def mean_sums(self) -> Losses:
+        """`sums`, averaged over the processes."""
+        reduced = {name: self.fabric.all_reduce(total, reduce_op="mean") for name, total in self.sums.items()}
+        return cast(Losses, reduced)
+
+    def end_epoch(self, steps_per_epoch: int, lr: float) -> dict[str, float]:
+        """Begin new sums; return the old ones as one more row of the history."""
+        row = {"epoch": self.step // steps_per_epoch, "step": self.step, "lr": lr}
+        row |= {name: float(total) / steps_per_epoch for name, total in self.mean_sums().items()}
+        self.history.append(row)
+        self.sums = {}
+        return row
+
+
 def _run(
     fabric: Fabric,
     network: nn.Module,
@@ -107,71 +152,45 @@ def _run(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(network, make_optimizer(network, settings))
     network.train()
-    state = checkpoint.load() or {"step": 0, "history": [], "sums": {}}
-    step, history, sums = state["step"], state["history"], state["sums"]
-    if step:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        fabric.strategy.precision.load_state_dict(state["precision"])
-        sums = fabric.to_device(sums)
-        fabric.print(f"resumed after step {step}", file=sys.stderr)
+    state = _State(fabric, network, optimizer)
+    saved = checkpoint.load()
+    if saved:
+        state.restore(saved)
     order = Order(
         len(data),  # type: ignore[arg-type]
         settings.batch_size,
         settings.epochs,
         seed,
-        start=step,
+        start=state.step,
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
-    loader = _loader(fabric, data, order, workers)
-
-    def save() -> None:
-        means = _mean_over_processes(fabric, sums)
-        if fabric.is_global_zero:
-            checkpoint.save(
-                {
-                    "step": step,
-                    "history": history,
-                    "sums": means,
-                    "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "precision": fabric.strategy.precision.state_dict(),
-                }
-            )
-
     with Progress(
         steps=order.steps,
-        start=step,
+        start=state.step,
         epochs=settings.epochs,
         batch_size=order.batch_size,
         silent=not fabric.is_global_zero,
     ) as progress:
-        for batch in loader:
-            torch.manual_seed(mixed(seed, step, fabric.global_rank))
-            lr = set_lr(optimizer, settings, step / order.steps)
+        for batch in _loader(fabric, data, order, workers):
+            torch.manual_seed(mixed(seed, state.step, fabric.global_rank))
+            lr = set_lr(optimizer, settings, state.step / order.steps)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
             values = losses(network, batch)
             optimizer.zero_grad()
             fabric.backward(values["loss"])
             optimizer.step()
-            step += 1
-            sums = {name: value.detach() + sums.get(name, 0.0) for name, value in values.items()}
+            state.step += 1
+            state.sums = {name: v.detach() + state.sums.get(name, 0.0) for name, v in values.items()}
             progress.step(values["loss"].detach())
-            if step % order.steps_per_epoch == 0:
-                means = _mean_over_processes(fabric, sums)
-                row = {"epoch": step // order.steps_per_epoch, "step": step, "lr": lr}
-                row |= {name: float(total) / order.steps_per_epoch for name, total in means.items()}
-                history.append(row)
-                progress.epoch(row)
-                sums = {}
-            if step % STEPS_BETWEEN_CHECKPOINTS == 0 or step % order.steps_per_epoch == 0:
-                save()
-    return {name: w.cpu().contiguous() for name, w in network.state_dict().items()}, history
-
-
-def _mean_over_processes(fabric: Fabric, sums: Losses) -> Losses:
-    return {name: cast(Tensor, fabric.all_reduce(total, reduce_op="mean")) for name, total in sums.items()}
+            epoch_ends = state.step % order.steps_per_epoch == 0
+            if epoch_ends:
+                progress.epoch(state.end_epoch(order.steps_per_epoch, lr))
+            if epoch_ends or state.step % STEPS_BETWEEN_CHECKPOINTS == 0:
+                content = state.saved()
+                if fabric.is_global_zero:
+                    checkpoint.save(content)
+    return {name: w.cpu().contiguous() for name, w in network.state_dict().items()}, state.history
 
 
 def _loader(

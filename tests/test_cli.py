@@ -1,0 +1,58 @@
+"""The command line: its help, its exit status, its words."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Photos
+
+from plda.__main__ import STAGES, main
+from plda.errors import InputError
+
+
+def test_help_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in STAGES)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_help_of_a_stage_says_what_each_path_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--params FILE" in text
+    assert "Args:" in text
+
+
+def test_a_missing_path_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["infer_cams", "--params", "params.yaml"])
+    assert stop.value.code == 2
+    assert "--cam-network" in capsys.readouterr().err
+
+
+def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_path: Path) -> None:
+    assert photos.index(tmp_path / "out") == 0
+    (photos.folder / "a.jpg").unlink()
+    arguments = ["index_data", "--params", str(tmp_path / "params.yaml"), "--folder", str(photos.folder)]
+    for flag in ("classes", "index", "images"):
+        arguments += [f"--{flag}", str(tmp_path / "new" / flag)]
+
+    def run(*options: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "plda", *options, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
+
+    quiet = run()
+    assert quiet.returncode == 2
+    assert quiet.stderr.startswith("plda index_data: error: ")
+    assert "Traceback" not in quiet.stderr
+    loud = run("--traceback")
+    assert loud.returncode == 1
+    assert "Traceback" in loud.stderr
+    assert InputError.__name__ in loud.stderr
