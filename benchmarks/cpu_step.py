@@ -1,9 +1,9 @@
-"""What three habits are worth on this machine's CPU: keeping memory, channels last, OpenMP threads that sleep.
+"""What three habits are worth on this CPU: keeping memory, channels last, OpenMP threads that sleep.
 
     python benchmarks/cpu_step.py [--threads 2] [--rounds 5]
 
-Times a training step of MobileNetV2 (batch 12, 224 px) with all three habits and without each, in turn, a process
-for each figure; prints the median of the ratios *without / with* and their range. Above 1: the habit pays.
+Times a training step of MobileNetV2 (batch 12, 224 px) with all three habits and without each, in turn,
+a process for each figure; prints the median of the ratios *without / with* and their range. Above 1: it pays.
 """
 
 import argparse

@@ -156,7 +156,7 @@ def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> Non
     tree = Tree(tmp_path)
     tree.set("index_data", "source", "folder")
     for command in (("snakemake", "--cores", "1", "index_data"), ("dvc", "repro", "index_data")):
-        assert "data/tags.csv: is missing" in tree.run(*command, ok=False)
+        assert "data/classes.txt: needs 1 to 254 classes" in tree.run(*command, ok=False)
         assert list((tmp_path / "results").rglob("*.*")) == []
 
 

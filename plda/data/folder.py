@@ -31,11 +31,12 @@ def read_folder(folder: Path) -> Source:
     for column in ("image", "split", "tags"):
         if column not in frame.columns:
             raise InputError(f"{table}: column {column!r} is missing")
+    classes = read_classes(folder / "classes.txt")
     records = (dict(zip(frame.columns, values, strict=True)) for values in frame.itertuples(index=False))
     rows = [_row(folder, line, record) for line, record in enumerate(records, 2)]
     files = [row.content for row in rows if isinstance(row.content, Path)]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    return Source(read_classes(folder / "classes.txt"), rows, str(table), size)
+    return Source(classes, rows, str(table), size)
 
 
 def _row(folder: Path, line: int, record: dict[str, str]) -> Row:

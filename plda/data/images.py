@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from plda.errors import InputError
 
@@ -26,6 +26,8 @@ def read_image(content: bytes) -> Image.Image:
         opened = Image.open(io.BytesIO(content))
         opened.load()
         image: Image.Image = ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError as error:
+        raise InputError("cannot be decoded: not an image, or of a kind that Pillow does not read") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot be decoded: {error}") from error
     if image.mode.startswith("I;16"):
