@@ -1,0 +1,86 @@
+"""The adversary: features that do not tell the two domains apart (METHOD: PLDA, step 2).
+
+    features -> gradient reversal -> trunk -> one two-way head per class -> L_uda
+
+The heads learn to tell source from target pixels of their class; the reversed gradient makes the backbone
+unlearn what they use. With p the head's softmax, H its entropy (detached), and d the domain label,
+
+    L_uda = sum over classes, mean over the batch and all pixels of
+            [d is a domain] · CE(p, d) · (1 + exp(-H)) · (n - n_d) / (1 + n)
+
+where n_d counts the image's pixels of that domain for that class and n = n_source + n_target.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plda.adaptation.balance import balance_weights
+from plda.adaptation.domains import SOURCE, TARGET
+
+
+def reversal_strength(progress: float) -> float:
+    """lambda = 2 / (1 + exp(-10 t)) - 1 at training progress t in [0, 1] (Ganin and Lempitsky, 2015)."""
+    return 2 / (1 + math.exp(-10 * progress)) - 1
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return -ctx.strength * gradient, None
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """`x` itself; its gradient is multiplied by `-strength` on the way back."""
+    reversed_x: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]
+    return reversed_x
+
+
+class DomainHeads(nn.Module):
+    """Trunk and heads: 1x1 D-1024, ReLU, dropout, 1x1 1024-512, ReLU, dropout, and 2 C outputs in one 1x1."""
+
+    def __init__(self, channels: int, classes: int, *, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 1024, kernel_size=1),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(1024, 512, kernel_size=1),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(512, 2 * classes, kernel_size=1),
+        )
+
+    def forward(self, features: Tensor, strength: float) -> Tensor:
+        """(B, D, h, w) features and lambda to logits (B, C, 2, h, w), source first."""
+        logits: Tensor = self.layers(reverse_gradient(features, strength))  # (B, 2 C, h, w)
+        batch, _, height, width = logits.shape
+        return logits.view(batch, -1, 2, height, width)
+
+
+def adversarial_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """L_uda.
+
+    Args:
+        logits: (B, C, 2, h, w), source first.
+        labels: (B, C, h, w) int64: SOURCE, TARGET or anything else where ignored.
+
+    Returns:
+        A scalar; 0 where no pixel has a label. A class without one adds nothing.
+    """
+    batch, _, _, height, width = logits.shape
+    log_p = logits.log_softmax(dim=2)
+    detached = log_p.detach()
+    entropy = -(detached.exp() * detached).sum(dim=2)  # (B, C, h, w)
+    counts = torch.stack([(labels == d).sum(dim=(2, 3)) for d in (SOURCE, TARGET)], dim=2)  # (B, C, 2)
+    balance = balance_weights(counts, log_p.dtype)  # (B, C, 2)
+    one_hot = torch.stack([labels == d for d in (SOURCE, TARGET)], dim=2)  # (B, C, 2, h, w)
+    weighted = (one_hot * -log_p * balance[..., None, None]).sum(dim=2) * (1 + torch.exp(-entropy))
+    return weighted.sum() / (batch * height * width)

@@ -1,0 +1,73 @@
+"""Confident pseudo-supervision: what the network is sure of, it learns from (METHOD: PLDA, step 3).
+
+Scores, with a constant 1 as the score of background, are turned into probabilities, refined by the image's
+colours (PAMR) and cut: a pixel is labelled with the class whose probability is strictly above
+
+    max(0.2, 0.6 · the class's maximum in the image)        (0.7 for background)
+
+if there is one such class only, and if it lies among the pixels that this class may teach: its source pixels
+for the image, its target pixels for the erased image. With n_k the image's pixels of class k and n all its
+labelled pixels,
+
+    L_cps = mean over the batch and all pixels of  [labelled] · CE(scores, k) · (n - n_k) / (1 + n)
+"""
+
+import torch
+from torch import Tensor
+
+from plda.adaptation.balance import balance_weights
+from plda.adaptation.pamr import pamr
+
+BACKGROUND_SCORE = 1.0
+LEAST = 0.2
+SHARE, BACKGROUND_SHARE = 0.6, 0.7
+
+
+def with_background(scores: Tensor) -> Tensor:
+    """(B, C, h, w) class scores to (B, C + 1, h, w), the constant background score first."""
+    return torch.cat([torch.full_like(scores[:, :1], BACKGROUND_SCORE), scores], dim=1)
+
+
+@torch.no_grad()
+def pseudo_labels(
+    scores: Tensor, image: Tensor, tags: Tensor, teaches: Tensor, *, background: bool = False
+) -> Tensor:
+    """Which pixels are taken for which class.
+
+    Args:
+        scores: (B, C, h, w).
+        image: (B, 3, h, w) RGB, float in [0, 1], at the size of the scores.
+        tags: (B, C) 0 or 1.
+        teaches: (B, C, h, w) bool: the source pixels of each class, or its target pixels.
+        background: whether background pixels are kept; the research code keeps none.
+
+    Returns:
+        (B, C + 1, h, w) bool, at most one class a pixel, background first.
+    """
+    refined = pamr(image, with_background(scores).softmax(dim=1))
+    present = torch.cat([torch.ones_like(tags[:, :1]), tags], dim=1)[:, :, None, None]
+    refined = refined * present
+    share = refined.new_full((1, refined.shape[1], 1, 1), SHARE)
+    share[:, 0] = BACKGROUND_SHARE
+    threshold = (share * refined.amax(dim=(2, 3), keepdim=True)).clamp(min=LEAST)
+    claimed = refined > threshold
+    labels = claimed & (claimed.sum(dim=1, keepdim=True) == 1)
+    allowed = torch.cat([torch.full_like(teaches[:, :1], background), teaches], dim=1)
+    return labels & allowed
+
+
+def supervision_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """L_cps.
+
+    Args:
+        scores: (B, C, h, w), not detached.
+        labels: (B, C + 1, h, w) bool, as from `pseudo_labels`.
+
+    Returns:
+        A scalar; 0 where no pixel is labelled, and for images whose labelled pixels are all of one class.
+    """
+    batch, _, height, width = scores.shape
+    log_p = with_background(scores).log_softmax(dim=1)
+    counts = labels.sum(dim=(2, 3))  # (B, C + 1)
+    balance = balance_weights(counts, log_p.dtype)
+    return (labels * -log_p * balance[:, :, None, None]).sum() / (batch * height * width)

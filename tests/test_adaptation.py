@@ -1,0 +1,210 @@
+"""The adaptation's formulas against plain loops in float64, and their gradients."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_masks import pamr_by_loops
+from torch import Tensor
+
+from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength, reverse_gradient
+from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
+from plda.adaptation.supervision import pseudo_labels, supervision_loss
+
+B, C, H, W = 2, 3, 5, 6
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+TAGS = torch.tensor([[1.0, 0, 1], [0, 1, 0]], dtype=torch.float64)
+
+
+def test_confident_pixels() -> None:
+    maps = random(B, C, H, W)
+    maps[0, 2] = -1  # a tagged class that responds nowhere
+    given = maps.clone()
+    found = confident(maps, TAGS, 0.6)
+    for b in range(B):
+        for c in range(C):
+            m = np.maximum(maps[b, c].numpy(), 0)
+            low, high = m.min(), m.max()
+            m = np.where(m < low + 1e-5, 0, m)
+            n = (m - low - 1e-5) / (high - low + 1e-5) * float(TAGS[b, c])
+            assert np.array_equal(found[b, c].numpy(), n > 0.6)
+    assert found[0, 0].any()
+    assert not found[0, 1:].any()
+    assert torch.equal(maps, given)
+
+
+def test_erased_pixels_are_gone_and_all_others_stay() -> None:
+    image = random(B, 3, 2 * H, 2 * W)
+    source = confident(random(B, C, H, W), TAGS, 0.6)
+    erased = erase(image, source)
+    for b in range(B):
+        for y in range(2 * H):
+            for x in range(2 * W):
+                gone = bool(source[b, :, y // 2, x // 2].any())
+                expected = torch.zeros(3, dtype=torch.float64) if gone else image[b, :, y, x]
+                assert torch.equal(erased[b, :, y, x], expected)
+
+
+def test_source_goes_before_target() -> None:
+    source = torch.tensor([[[[True, True, False, False]]]])
+    target = torch.tensor([[[[True, False, True, False]]]])
+    assert domain_labels(source, target).flatten().tolist() == [0, 0, 1, 255]
+
+
+def adversarial_by_loops(logits: Tensor, labels: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for c in range(C):
+        if not (labels[:, c] != IGNORED).any():
+            continue
+        for b in range(B):
+            counts = [int((labels[b, c] == d).sum()) for d in (0, 1)]
+            n = sum(counts)
+            for y in range(H):
+                for x in range(W):
+                    d = int(labels[b, c, y, x])
+                    if d == IGNORED:
+                        continue
+                    p = logits[b, c, :, y, x].softmax(0)
+                    q = p.detach()
+                    entropy = -(q * q.log()).sum()
+                    balance = (n - counts[d]) / (1 + n)
+                    total = total - p[d].log() * (1 + torch.exp(-entropy)) * balance / (B * H * W)
+    return total
+
+
+def supervision_by_loops(scores: Tensor, labels: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(B):
+        counts = [int(labels[b, k].sum()) for k in range(C + 1)]
+        n = sum(counts)
+        for y in range(H):
+            for x in range(W):
+                logits = torch.cat([torch.ones(1, dtype=torch.float64), scores[b, :, y, x]])
+                for k in range(C + 1):
+                    if labels[b, k, y, x]:
+                        loss = -logits.log_softmax(0)[k] * (n - counts[k]) / (1 + n)
+                        total = total + loss / (B * H * W)
+    return total
+
+
+def labels_for(name: str) -> Tensor:
+    if name == "adversarial":
+        labels = torch.randint(0, 3, (B, C, H, W), generator=torch.Generator().manual_seed(1))
+        labels[labels == 2] = IGNORED
+        labels[:, 1] = IGNORED  # a class without a labelled pixel
+        return labels
+    winner = torch.randint(0, C + 2, (B, 1, H, W), generator=torch.Generator().manual_seed(1))
+    return torch.cat([winner == k for k in range(C + 1)], dim=1)
+
+
+CASES = {
+    "adversarial": (adversarial_loss, adversarial_by_loops, (B, C, 2, H, W)),
+    "supervision": (supervision_loss, supervision_by_loops, (B, C, H, W)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_are_their_formulas(name: str) -> None:
+    loss, by_loops, shape = CASES[name]
+    labels = labels_for(name)
+    ours, theirs = (random(*shape).requires_grad_() for _ in range(2))
+    value, expected = loss(ours, labels), by_loops(theirs, labels)
+    value.backward()
+    expected.backward()
+    gap = float((value - expected).abs().detach())
+    gradient_gap = float((ours.grad - theirs.grad).abs().max())
+    print(f"{name}: loss differs by {gap:.1e}, gradient by {gradient_gap:.1e}")
+    assert float(expected.detach()) > 0
+    assert max(gap, gradient_gap) < 1e-12
+    single = random(*shape).float().requires_grad_()
+    loss(single, labels).backward()
+    assert (single.grad.double() - theirs.grad).abs().max() < 1e-5
+
+
+def test_losses_have_their_gradients() -> None:
+    labels = labels_for("supervision")
+    assert torch.autograd.gradcheck(
+        lambda s: supervision_loss(s, labels), random(B, C, H, W).requires_grad_()
+    )
+    # the entropy weight is detached: the check holds for the loss with that weight held fixed
+    labels = labels_for("adversarial")
+    logits = random(B, C, 2, H, W)
+    p = logits.softmax(dim=2)
+    weight = 1 + torch.exp((p * p.log()).sum(dim=2))
+
+    def fixed(x: Tensor) -> Tensor:
+        counts = torch.stack([(labels == d).sum(dim=(2, 3)) for d in (0, 1)], dim=2).double()
+        n = counts.sum(dim=2, keepdim=True)
+        balance = ((n - counts) / (1 + n))[..., None, None]
+        chosen = torch.stack([labels == d for d in (0, 1)], dim=2)
+        return ((chosen * -x.log_softmax(dim=2) * balance).sum(dim=2) * weight).sum() / (B * H * W)
+
+    x, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    assert torch.autograd.gradcheck(fixed, x)
+    adversarial_loss(y, labels).backward()
+    fixed(x).backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=0, atol=1e-12)
+
+
+def test_nothing_labelled_costs_nothing() -> None:
+    logits = random(B, C, 2, H, W).requires_grad_()
+    loss = adversarial_loss(logits, torch.full((B, C, H, W), IGNORED))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not logits.grad.any()
+    scores = random(B, C, H, W).requires_grad_()
+    one_class = torch.zeros(B, C + 1, H, W, dtype=torch.bool)
+    one_class[:, 2, 1:3] = True
+    assert float(supervision_loss(scores, one_class)) == 0  # the published balance: one class weighs nothing
+
+
+def test_pseudo_labels_are_their_definition() -> None:
+    height, width = 9, 8
+    scores, image = 2 * random(B, C, height, width), random(B, 3, height, width).sigmoid()
+    teaches = random(B, C, height, width, seed=5) > -0.5
+    for background in (False, True):
+        labels = pseudo_labels(scores, image, TAGS, teaches, background=background)
+        for b in range(B):
+            logits = torch.cat([torch.ones(1, height, width, dtype=torch.float64), scores[b]])
+            refined = pamr_by_loops(image[b].numpy(), logits.softmax(0).numpy(), 10)
+            tags = [1, *TAGS[b].tolist()]
+            over = []
+            for k in range(C + 1):
+                m = refined[k] * tags[k]
+                over.append(m > max(0.2, (0.7 if k == 0 else 0.6) * m.max()))
+            alone = np.sum(over, axis=0) == 1
+            for k in range(C + 1):
+                allowed = teaches[b, k - 1].numpy() if k else background
+                assert np.array_equal(labels[b, k].numpy(), over[k] & alone & allowed)
+    assert labels.any()
+
+
+def test_the_gradient_is_reversed() -> None:
+    x = random(3).requires_grad_()
+    y = reverse_gradient(x, 0.3)
+    assert torch.equal(x, y)
+    (2 * y).sum().backward()
+    assert torch.equal(x.grad, torch.full((3,), -0.6, dtype=torch.float64))
+    assert reversal_strength(0.0) == 0
+    assert reversal_strength(0.25) == pytest.approx(2 / (1 + math.exp(-2.5)) - 1)
+    assert reversal_strength(1.0) == pytest.approx(0.99991, abs=1e-5)
+
+
+def test_each_class_has_its_own_head() -> None:
+    heads = DomainHeads(8, C).eval()
+    features = torch.randn(B, 8, H, W)
+    logits = heads(features, 0.5)
+    assert logits.shape == (B, C, 2, H, W)
+    trunk = features
+    for layer in heads.layers[:-1]:
+        trunk = layer(trunk)
+    last = heads.layers[-1]
+    for c in range(C):
+        weight, bias = last.weight[2 * c : 2 * c + 2], last.bias[2 * c : 2 * c + 2]
+        torch.testing.assert_close(logits[:, c], torch.nn.functional.conv2d(trunk, weight, bias))
