@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: run check lint test package adopt-dvc adopt-snakemake rulegraph lock
 
 run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
-	snakemake --cores all
+	snakemake --cores all --quiet host reason rules
 	@echo && cat results/main/evaluate/summary.md && echo && echo "Open results/main/report/report.html"
 
 check: lint test ## everything that must hold before a change lands

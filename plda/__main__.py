@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     function = stage_function(options.stage)
     try:
         params = read_params(options.params)
+        print(f"{options.stage}: {STAGES[options.stage]}", file=sys.stderr, flush=True)
         paths = {name: getattr(options, name) for name in path_arguments(function)}
         function(**paths, **{name: getattr(params, name) for name in sections(function)})
     except InputError as error:

@@ -50,7 +50,8 @@ def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_
 
     quiet = run()
     assert quiet.returncode == 2
-    assert quiet.stderr.startswith("plda index_data: error: ")
+    assert quiet.stderr.splitlines()[0] == f"index_data: {STAGES['index_data']}"
+    assert quiet.stderr.splitlines()[1].startswith("plda index_data: error: ")
     assert "Traceback" not in quiet.stderr
     loud = run("--traceback")
     assert loud.returncode == 1
