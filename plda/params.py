@@ -93,8 +93,21 @@ class Training(Section):
         return self
 
 
+class Adaptation(Section):
+    """The switches of PLDA; what they mean: plda/adaptation/network.py."""
+
+    enabled: bool
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    adversary: Annotated[float, Field(ge=0)]
+    supervision: Annotated[float, Field(ge=0)]
+    background: bool
+    per_labelled: bool
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainCam(Training):
     baseline: Literal["cam"]
+    adaptation: Adaptation
 
 
 class InferCams(Section):

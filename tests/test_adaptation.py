@@ -1,5 +1,6 @@
 """The adaptation's formulas against plain loops in float64, and their gradients."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength, reverse_gradient
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
+from plda.adaptation.network import PldaNetwork, Switches, baseline_weights, plda_losses
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
+from plda.models.backbones import build_backbone
+from plda.models.cam import CamNetwork
 
 B, C, H, W = 2, 3, 5, 6
 
@@ -208,3 +212,74 @@ def test_each_class_has_its_own_head() -> None:
     for c in range(C):
         weight, bias = last.weight[2 * c : 2 * c + 2], last.bias[2 * c : 2 * c + 2]
         torch.testing.assert_close(logits[:, c], torch.nn.functional.conv2d(trunk, weight, bias))
+
+
+def plda_network(**changes: float) -> tuple[PldaNetwork, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    published = {"threshold": 0.6, "adversary": 1.0, "supervision": 1.0}
+    switches = Switches(**{**published, "background": False, "per_labelled": False, "warmup": 0.0, **changes})
+    cam = CamNetwork(build_backbone("resnet10", output_stride=8), C)
+    torch.nn.init.normal_(cam.head.weight, std=0.5)
+    batch = {"image": torch.randn(B, 3, 64, 64), "tags": TAGS.float()}
+    return PldaNetwork(cam, switches), batch
+
+
+def test_the_second_look_leaves_no_trace_in_batch_norm() -> None:
+    network, batch = plda_network()
+    plain = copy.deepcopy(network.cam)
+    plda_losses(network.train(), batch, 0.5)
+    plain.train()(batch["image"])
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, network.cam.state_dict()[name]), name
+
+
+def test_weights_switch_the_parts_on_and_off() -> None:
+    network, batch = plda_network(background=True)
+    network.eval()  # no dropout, so that the parts can be compared
+    losses = plda_losses(network, batch, 0.5)
+    assert min(float(losses[part].detach()) for part in ("tags", "adversary", "supervision")) > 0
+    torch.testing.assert_close(losses["loss"], losses["tags"] + losses["adversary"] + losses["supervision"])
+    for adversary, supervision in ((0.0, 0.0), (2.0, 0.0), (0.0, 3.0)):
+        other, _ = plda_network(background=True, adversary=adversary, supervision=supervision)
+        parts = plda_losses(other.eval(), batch, 0.5)
+        expected = losses["tags"] + adversary * losses["adversary"] + supervision * losses["supervision"]
+        torch.testing.assert_close(parts["loss"], expected)
+
+
+def test_adaptation_waits_for_its_warm_up() -> None:
+    network, batch = plda_network(warmup=0.5, background=True)
+    network.eval()
+    for progress, adapts in ((0.0, False), (0.49, False), (0.5, True), (0.9, True)):
+        losses = plda_losses(network, batch, progress)
+        assert (losses["loss"] != losses["tags"]) == adapts, progress
+
+
+def test_the_adversary_pushes_the_backbone_against_its_heads() -> None:
+    """The heads' own gradient does not depend on lambda; the backbone's is -lambda times the plain one."""
+    gradients = {}
+    for progress in (0.05, 0.2):
+        network, batch = plda_network(supervision=0.0)
+        network.eval()
+        losses = plda_losses(network, batch, progress)
+        losses["adversary"].backward()
+        backbone = next(network.backbone.parameters()).grad / reversal_strength(progress)
+        gradients[progress] = backbone, network.heads.layers[0].weight.grad
+    for one, other in zip(*gradients.values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
+
+
+def test_per_labelled_is_the_mean_over_labelled_pixels() -> None:
+    network, batch = plda_network()
+    over_all = plda_losses(network.eval(), batch, 0.5)
+    other, _ = plda_network(per_labelled=True)
+    over_labelled = plda_losses(other.eval(), batch, 0.5)
+    share = over_all["adversary"] / over_labelled["adversary"]
+    source, target = float(over_all["source"]), float(over_all["target"])
+    assert max(source, target) - 1e-6 <= float(share.detach()) <= source + target + 1e-6
+
+
+def test_only_the_baseline_is_kept() -> None:
+    network, _ = plda_network()
+    kept = baseline_weights(network.state_dict())
+    assert kept.keys() == network.cam.state_dict().keys()
+    assert baseline_weights(kept).keys() == kept.keys()

@@ -19,6 +19,12 @@ def normalise(image: Tensor) -> Tensor:
     return normalised
 
 
+def denormalise(image: Tensor) -> Tensor:
+    """(..., 3, H, W) normalised RGB to [0, 1]; the mean colour beyond the photo, where the value is 0."""
+    mean, deviation = (image.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+    return (image * deviation + mean).clamp(0, 1)
+
+
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, H, W) float to (B, C, *size), bilinear; anti-aliased where it shrinks."""
     return F.interpolate(image, tuple(size), mode="bilinear", align_corners=False, antialias=True)

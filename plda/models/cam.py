@@ -42,6 +42,11 @@ class CamNetwork(nn.Module):
         return CamOutput(features, scores, scores.mean(dim=(2, 3)))
 
 
+def cam_losses(network: nn.Module, batch: dict[str, Tensor], _progress: float) -> dict[str, Tensor]:
+    """What a plain CAM network is trained on: `loss`, a scalar. A batch has `image` and `tags`."""
+    return {"loss": tag_loss(network(batch["image"]), batch["tags"])}
+
+
 def tag_loss(output: CamOutput, tags: Tensor) -> Tensor:
     """Multilabel soft margin of the tag logits against `tags`, (B, C) float 0 or 1; a scalar."""
     return F.multilabel_soft_margin_loss(output.logits, tags)

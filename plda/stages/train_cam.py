@@ -1,19 +1,20 @@
 """Stage train_cam."""
 
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
-from torch import Tensor, nn
 
+from plda.adaptation.network import PldaNetwork, Switches, baseline_weights, plda_losses
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import TaggedCrops
 from plda.data.index import read_index
-from plda.models.cam import tag_loss
+from plda.models.cam import CamNetwork, cam_losses
 from plda.models.saved import Architecture, load, save_network
 from plda.params import Compute, TrainCam
 from plda.training.checkpoints import Checkpoint, fingerprint
-from plda.training.loop import Weights, train, write_history
+from plda.training.loop import LossFunction, Weights, train, write_history
 
 
 def train_cam(
@@ -56,11 +57,13 @@ def train_cam(
     network = architecture.start(backbone["weights"], seed)
     data = TaggedCrops(read_index(index, "train"), Archive(images), names, train_cam, seed)
 
-    def losses(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"loss": tag_loss(network(batch["image"]), batch["tags"])}
+    losses: LossFunction = cam_losses
+    switches = train_cam.adaptation.model_dump()
+    if switches.pop("enabled"):
+        network, losses = PldaNetwork(cast(CamNetwork, network), Switches(**switches)), plda_losses
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
-        save_network(cam_network, architecture, weights)
+        save_network(cam_network, architecture, baseline_weights(weights))
         write_history(cam_history, history)
 
     key = fingerprint([train_cam.model_dump(), seed], [index, images, classes, cam_backbone])

@@ -61,7 +61,7 @@ def train_segmenter(
     entries, masks = read_index(index, "train"), partial(load_mask, pseudo_masks)
     data = MaskedCrops(entries, Archive(images), masks, train_segmenter, seed)
 
-    def losses(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(network: nn.Module, batch: dict[str, Tensor], _: float) -> dict[str, Tensor]:
         return {"loss": mask_loss(network(batch["image"]), batch["mask"])}
 
     def write(weights: Weights, history: pd.DataFrame) -> None:

@@ -26,6 +26,7 @@ from plda.training.order import Order
 from plda.training.progress import Progress
 
 Losses = dict[str, Tensor]
+LossFunction = Callable[[nn.Module, dict[str, Tensor], float], Losses]
 Weights = dict[str, Tensor]
 
 STEPS_BETWEEN_CHECKPOINTS = 200  # what a killed job loses at most where an epoch is longer
@@ -34,7 +35,7 @@ STEPS_BETWEEN_CHECKPOINTS = 200  # what a killed job loses at most where an epoc
 def train(
     network: nn.Module,
     data: Dataset[dict[str, Tensor]],
-    losses: Callable[[nn.Module, dict[str, Tensor]], Losses],
+    losses: LossFunction,
     *,
     settings: Training,
     seed: int,
@@ -48,7 +49,8 @@ def train(
         network: initialised; has a `backbone`, and the rest of it is its head, which learns
             `head_lr_factor` times faster.
         data: gives a dict of tensors, `image` among them, for an item (epoch, position).
-        losses: of the network and a batch, named scalars; `loss` is the one that is minimised.
+        losses: of the network, a batch and the training's progress in [0, 1): named scalars, of which
+            `loss` is minimised.
         settings: a trainer's section of the params.
         seed: of order, augmentation and dropout.
         compute: where it runs.
@@ -143,7 +145,7 @@ def _run(
     fabric: Fabric,
     network: nn.Module,
     data: Dataset[dict[str, Tensor]],
-    losses: Callable[[nn.Module, dict[str, Tensor]], Losses],
+    losses: LossFunction,
     settings: Training,
     seed: int,
     workers: int,
@@ -174,9 +176,10 @@ def _run(
     ) as progress:
         for batch in _loader(fabric, data, order, workers):
             torch.manual_seed(mixed(seed, state.step, fabric.global_rank))
-            lr = set_lr(optimizer, settings, state.step / order.steps)
+            done = state.step / order.steps
+            lr = set_lr(optimizer, settings, done)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            values = losses(network, batch)
+            values = losses(network, batch, done)
             optimizer.zero_grad()
             fabric.backward(values["loss"])
             optimizer.step()
