@@ -49,7 +49,7 @@ def find_device(compute: Compute) -> torch.device:
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory instead of handing it back: a fifth off a training step on a CPU.
+    """Let glibc keep freed memory instead of handing it back: up to a sixth off a training step on a CPU.
 
     A training step frees and asks for the same large blocks again and again; by default each comes from
     mmap and must be zeroed page by page.
