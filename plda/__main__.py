@@ -49,8 +49,9 @@ def sections(function: Callable[..., None]) -> list[str]:
 def wait_without_spinning() -> None:
     """Let OpenMP's threads sleep while they wait, not spin.
 
-    Beside other work that takes a third off a training step, alone it changes nothing (benchmarks/cpu_step.py).
-    Takes effect only before torch is imported; a value that the user set stays.
+    Beside other work that takes a third off a training step; alone it changes nothing
+    (benchmarks/cpu_step.py). Takes effect only before torch is imported; a value that the user
+    set stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
