@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -148,6 +149,20 @@ def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> N
     assert history["epoch"].tolist() == list(range(1, 9))
     assert history["step"].tolist() == list(range(3, 25, 3))
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    classes = (drawn / "classes.txt").read_text().split()
+    assert isinstance(load_network(tmp_path / "network.pt", "cam", classes), CamNetwork)
+
+
+def test_plda_trains_in_mixed_precision(drawn: Path, tmp_path: Path) -> None:
+    params, paths = trainer("train_cam", drawn, tmp_path)
+    adaptation = small_params()["train_cam"]["adaptation"] | {"enabled": True, "background": True}
+    write_params(params, compute__precision="bf16", train_cam__epochs=4, train_cam__adaptation=adaptation)
+    assert run_stage("train_cam", params, **paths) == 0
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history.columns[3:]) == ["loss", "tags", "adversary", "supervision", "source", "target"]
+    assert np.isfinite(history.to_numpy()).all()
+    assert history["tags"].iloc[-1] < history["tags"].iloc[0]
+    assert (history[["adversary", "source", "target"]] > 0).all(axis=None)
     classes = (drawn / "classes.txt").read_text().split()
     assert isinstance(load_network(tmp_path / "network.pt", "cam", classes), CamNetwork)
 

@@ -82,17 +82,17 @@ class PldaNetwork(nn.Module):
         with torch.no_grad(), statistics_kept(self.cam):
             second: CamOutput = self.cam(erased)
         target = confident(second.scores, tags, switches.threshold)
-
-        labels = domain_labels(source, target)
         logits = self.heads(output.features["stage4"], strength)
-        adversary = self._mean(adversarial_loss(logits, labels), (labels <= 1).any(dim=1))
 
-        supervision = torch.zeros_like(adversary)
-        for pixels, scores, seen in ((source, output.scores, image), (target, second.scores, erased)):
-            small = resize(denormalise(seen), scores.shape[-2:])
-            sure = pseudo_labels(scores, small, tags, pixels, background=switches.background)
-            loss = supervision_loss(output.scores, sure)
-            supervision = supervision + self._mean(loss, sure.any(dim=1))
+        with torch.autocast(image.device.type, enabled=False):  # the formulas need all their digits
+            labels = domain_labels(source, target)
+            adversary = self._mean(adversarial_loss(logits.float(), labels), (labels <= 1).any(dim=1))
+            supervision = torch.zeros_like(adversary)
+            for pixels, scores, seen in ((source, output.scores, image), (target, second.scores, erased)):
+                small = resize(denormalise(seen.float()), scores.shape[-2:])
+                sure = pseudo_labels(scores, small, tags, pixels, background=switches.background)
+                loss = supervision_loss(output.scores, sure)
+                supervision = supervision + self._mean(loss, sure.any(dim=1))
         shares = [pixels.any(dim=1).float().mean() for pixels in (source, target)]
         return PldaOutput(output, adversary, supervision, *shares)
 

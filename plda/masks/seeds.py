@@ -57,8 +57,8 @@ class Strengths:
 
     def add(self, maps: Tensor) -> None:
         """Count one image's (K, h, w) maps in [0, 1]; every image weighs the same."""
-        counts = torch.histc(maps.amax(dim=0), bins=BINS, min=0, max=1).double()
-        self.counts += (counts / counts.sum()).cpu().numpy()
+        counts = torch.histc(maps.amax(dim=0).cpu(), bins=BINS, min=0, max=1).double()
+        self.counts += (counts / counts.sum()).numpy()
 
     def otsu(self) -> float:
         """The threshold that best splits the strengths into two groups (Otsu, 1979)."""

@@ -38,7 +38,7 @@ class CamNetwork(nn.Module):
     def forward(self, image: Tensor) -> CamOutput:
         """(B, 3, H, W) normalised RGB to scores."""
         features = self.backbone(image)
-        scores = self.head(features["stage4"])
+        scores = self.head(features["stage4"]).float()  # mixed precision is too coarse for thresholds
         return CamOutput(features, scores, scores.mean(dim=(2, 3)))
 
 
