@@ -154,9 +154,11 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
 
 def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
+    shutil.copytree(tmp_path / "data", tmp_path / "my photos")
     tree.set("index_data", "source", "folder")
+    tree.set("index_data", "folder", "my photos")
     for command in (("snakemake", "--cores", "1", "index_data"), ("dvc", "repro", "index_data")):
-        assert "data/classes.txt: needs 1 to 254 classes" in tree.run(*command, ok=False)
+        assert "my photos/classes.txt: needs 1 to 254 classes" in tree.run(*command, ok=False)
         assert list((tmp_path / "results").rglob("*.*")) == []
 
 

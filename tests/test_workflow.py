@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_stages_functions_and_sections_have_the_same_names(stages: dict[str, Sta
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_command_says_what_its_function_takes(stages: dict[str, Stage], name: str) -> None:
-    function, words = stage_function(name), stages[name].command.split()
+    function, words = stage_function(name), shlex.split(stages[name].command)
     assert words[:6] == ["python", "-m", "plda", name, "--params", "params.yaml"]
     flags = [word.removeprefix("--").replace("-", "_") for word in words[6::2]]
     assert flags == path_arguments(function)
@@ -45,7 +46,7 @@ def test_a_command_says_what_its_function_takes(stages: dict[str, Stage], name: 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_path_of_a_command_is_an_input_or_an_output(stages: dict[str, Stage], name: str) -> None:
     stage = stages[name]
-    words = stage.command.split()
+    words = shlex.split(stage.command)
     named = dict(zip(words[6::2], words[7::2], strict=True))
     named.pop("--checkpoints", None)  # what a killed training left: deliberately neither
     data = {path for path in stage.inputs if not path.startswith("plda/")}
@@ -150,6 +151,13 @@ def test_the_rules_are_the_stages(stages: dict[str, Stage]) -> None:
         )
         for name, stage in stages.items()
     }
+
+
+def test_values_come_from_params_yaml_alone() -> None:
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--config", "seed=1"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "values are set in params.yaml" in run.stdout + run.stderr
 
 
 def test_every_preset_is_a_whole_params_file() -> None:

@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+
 from workflow.stages import read_stages
+
+if config:  # DVC and the stages would not see it
+    raise WorkflowError("values are set in params.yaml, not by --config or --configfile")
 
 stages = read_stages(Path("dvc.yaml"), Path("params.yaml"))
 
