@@ -1,4 +1,4 @@
-"""Where the work runs: device, number of processes, precision. Nothing here changes what is computed."""
+"""Where the work runs: device, processes, precision. What is computed stays the same, but for rounding."""
 
 import ctypes
 import platform
