@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength
-from plda.adaptation.domains import confident, domain_labels, erase
+from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.data.transforms import denormalise, resize
 from plda.models.backbones import Backbone
@@ -86,7 +86,7 @@ class PldaNetwork(nn.Module):
 
         with torch.autocast(image.device.type, enabled=False):  # the formulas need all their digits
             labels = domain_labels(source, target)
-            adversary = self._mean(adversarial_loss(logits.float(), labels), (labels <= 1).any(dim=1))
+            adversary = self._mean(adversarial_loss(logits.float(), labels), (labels != IGNORED).any(dim=1))
             supervision = torch.zeros_like(adversary)
             for pixels, scores, seen in ((source, output.scores, image), (target, second.scores, erased)):
                 small = resize(denormalise(seen.float()), scores.shape[-2:])

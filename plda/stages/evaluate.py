@@ -57,9 +57,9 @@ def evaluate(
         size = (entry.height, entry.width)
         return pseudo_mask(maps.read(entry.key), ids, chosen["seeds"], 0.0, size).numpy()
 
-    curve = score_seeds(train, archive, maps, names, CURVE)
+    seeds, *curve = score_seeds(train, archive, maps, names, (chosen["seeds"], *CURVE))
     confusions: dict[str, Confusion] = {
-        "seeds": score_masks(train, archive, seed_mask, len(names)),
+        "seeds": seeds,
         "pseudo_masks": score_masks(train, archive, partial(load_mask, pseudo_masks), len(names)),
         "predictions": score_masks(predicted, archive, partial(load_mask, predictions), len(names)),
     }
