@@ -22,9 +22,10 @@ STAGES = {
     "train_cam": "train a classifier on image tags",
     "infer_cams": "make class activation maps of the training images",
     "make_masks": "turn the maps into pseudo-masks",
+    "evaluate_cams": "score the maps' seeds and the pseudo-masks where true masks exist",
     "train_segmenter": "train a segmentation network on the pseudo-masks",
     "predict_masks": "label every pixel of images it was not trained on",
-    "evaluate": "score seeds, pseudo-masks and predictions where true masks exist",
+    "evaluate": "score the segmentation network's masks where true masks exist, and sum up",
     "report": "make the page that shows it all",
 }
 

@@ -94,11 +94,13 @@ class Training(Section):
 
 
 class Adaptation(Section):
-    """The switches of PLDA; what they mean: plda/adaptation/network.py."""
+    """The switches of PLDA; what they mean: plda/adaptation/learner.py."""
 
     enabled: bool
     threshold: Annotated[float, Field(gt=0, lt=1)]
     adversary: Annotated[float, Field(ge=0)]
+    reversal: Literal["rising", "constant"]
+    features: Literal["stage4", "stage3"]
     supervision: Annotated[float, Field(ge=0)]
     background: bool
     per_labelled: bool
@@ -106,8 +108,9 @@ class Adaptation(Section):
 
 
 class TrainCam(Training):
-    baseline: Literal["cam"]
+    baseline: Literal["cam", "seam"]
     adaptation: Adaptation
+    inspected: Annotated[int, Field(ge=0)]
 
 
 class InferCams(Section):

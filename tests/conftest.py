@@ -24,6 +24,7 @@ def small_params(**changes: Any) -> dict[str, Any]:
     params["index_data"]["creatures"] |= {"train": 12, "val": 4, "size": 64}
     params["train_cam"] |= TRAINER
     params["train_segmenter"] |= TRAINER
+    params["train_cam"]["inspected"] = 4
     params["infer_cams"]["scales"] = [1.0]
     params["report"]["gallery"] = 4
     for name, value in changes.items():

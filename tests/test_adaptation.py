@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength, reverse_gradient
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
-from plda.adaptation.network import PldaNetwork, Switches, baseline_weights, plda_losses
+from plda.adaptation.learner import PldaLearner, Switches
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
+from plda.data.transforms import denormalise, resize
 from plda.models.backbones import build_backbone
-from plda.models.cam import CamNetwork
+from plda.models.baselines import build_baseline
 
 B, C, H, W = 2, 3, 5, 6
 
@@ -202,84 +204,153 @@ def test_the_gradient_is_reversed() -> None:
 
 def test_each_class_has_its_own_head() -> None:
     heads = DomainHeads(8, C).eval()
-    features = torch.randn(B, 8, H, W)
-    logits = heads(features, 0.5)
+    features, where = torch.randn(B, 8, H, W), torch.rand(B, H, W) > 0.4
+    logits = heads(features, 0.5, where)
     assert logits.shape == (B, C, 2, H, W)
-    trunk = features
+    trunk = features.movedim(1, -1)
     for layer in heads.layers[:-1]:
         trunk = layer(trunk)
     last = heads.layers[-1]
     for c in range(C):
         weight, bias = last.weight[2 * c : 2 * c + 2], last.bias[2 * c : 2 * c + 2]
-        torch.testing.assert_close(logits[:, c], torch.nn.functional.conv2d(trunk, weight, bias))
+        alone = torch.nn.functional.linear(trunk, weight, bias).movedim(-1, 1)
+        torch.testing.assert_close(logits[:, c], alone * where[:, None])
 
 
-def plda_network(**changes: float) -> tuple[PldaNetwork, dict[str, Tensor]]:
+def test_heads_on_the_labelled_pixels_lose_nothing() -> None:
+    """Loss and gradient are those of heads on the whole map."""
+    labels = labels_for("adversarial")
+    labels[torch.rand(B, 1, H, W, generator=torch.Generator().manual_seed(2)).expand(-1, C, -1, -1) > 0.5] = (
+        IGNORED
+    )
+    heads = DomainHeads(8, C).eval().double()
+    results = []
+    for where in ((labels != IGNORED).any(dim=1), torch.ones(B, H, W, dtype=torch.bool)):
+        features = random(B, 8, H, W).requires_grad_()
+        loss = adversarial_loss(heads(features, 0.5, where), labels)
+        weight = heads.layers[0].weight
+        results.append((loss, *torch.autograd.grad(loss, [features, weight])))
+    assert 0 < int((labels != IGNORED).any(dim=1).sum()) < B * H * W
+    for chosen, every in zip(*results, strict=True):
+        torch.testing.assert_close(chosen, every, rtol=0, atol=1e-12)
+
+
+PUBLISHED = {
+    "threshold": 0.6,
+    "adversary": 1.0,
+    "reversal": "rising",
+    "features": "stage4",
+    "supervision": 1.0,
+    "background": False,
+    "per_labelled": False,
+    "warmup": 0.0,
+}
+
+
+def learner(baseline: str = "cam", **changes: Any) -> tuple[PldaLearner, dict[str, Tensor]]:
+    """Without dropout and with fixed batch statistics, so that losses can be compared."""
     torch.manual_seed(0)
-    published = {"threshold": 0.6, "adversary": 1.0, "supervision": 1.0}
-    switches = Switches(**{**published, "background": False, "per_labelled": False, "warmup": 0.0, **changes})
-    cam = CamNetwork(build_backbone("resnet10", output_stride=8), C)
-    torch.nn.init.normal_(cam.head.weight, std=0.5)
+    network = build_baseline(baseline, build_backbone("resnet10", output_stride=8), C)
+    torch.nn.init.normal_(network.head.weight, std=0.5)
     batch = {"image": torch.randn(B, 3, 64, 64), "tags": TAGS.float()}
-    return PldaNetwork(cam, switches), batch
+    return PldaLearner(network, C, Switches(**{**PUBLISHED, **changes})).eval(), batch
 
 
 def test_the_second_look_leaves_no_trace_in_batch_norm() -> None:
-    network, batch = plda_network()
-    plain = copy.deepcopy(network.cam)
-    plda_losses(network.train(), batch, 0.5)
+    network, batch = learner()
+    plain = copy.deepcopy(network.network)
+    network.train()(batch, 0.5)
     plain.train()(batch["image"])
     for name, value in plain.state_dict().items():
-        assert torch.equal(value, network.cam.state_dict()[name]), name
+        assert torch.equal(value, network.network.state_dict()[name]), name
 
 
-def test_weights_switch_the_parts_on_and_off() -> None:
-    network, batch = plda_network(background=True)
-    network.eval()  # no dropout, so that the parts can be compared
-    losses = plda_losses(network, batch, 0.5)
+@pytest.mark.parametrize("baseline", ["cam", "seam"])
+def test_weights_switch_the_parts_on_and_off(baseline: str) -> None:
+    network, batch = learner(baseline, background=True)
+    losses = network(batch, 0.5)
+    _, parts = network.network.losses(batch["image"], batch["tags"])
+    assert losses.keys() == {"loss", *parts, "adversary", "supervision"}
+    base = torch.stack(list(parts.values())).sum()
     assert min(float(losses[part].detach()) for part in ("tags", "adversary", "supervision")) > 0
-    torch.testing.assert_close(losses["loss"], losses["tags"] + losses["adversary"] + losses["supervision"])
+    torch.testing.assert_close(losses["loss"], base + losses["adversary"] + losses["supervision"])
     for adversary, supervision in ((0.0, 0.0), (2.0, 0.0), (0.0, 3.0)):
-        other, _ = plda_network(background=True, adversary=adversary, supervision=supervision)
-        parts = plda_losses(other.eval(), batch, 0.5)
-        expected = losses["tags"] + adversary * losses["adversary"] + supervision * losses["supervision"]
-        torch.testing.assert_close(parts["loss"], expected)
+        other, _ = learner(baseline, background=True, adversary=adversary, supervision=supervision)
+        found = other(batch, 0.5)
+        expected = base + adversary * losses["adversary"] + supervision * losses["supervision"]
+        torch.testing.assert_close(found["loss"], expected)
+        assert (float(found["adversary"]) > 0) == (adversary > 0)
 
 
 def test_adaptation_waits_for_its_warm_up() -> None:
-    network, batch = plda_network(warmup=0.5, background=True)
-    network.eval()
+    network, batch = learner(warmup=0.5, background=True)
     for progress, adapts in ((0.0, False), (0.49, False), (0.5, True), (0.9, True)):
-        losses = plda_losses(network, batch, progress)
+        losses = network(batch, progress)
         assert (losses["loss"] != losses["tags"]) == adapts, progress
+        assert (float(losses["supervision"]) > 0) == adapts
 
 
 def test_the_adversary_pushes_the_backbone_against_its_heads() -> None:
     """The heads' own gradient does not depend on lambda; the backbone's is -lambda times the plain one."""
     gradients = {}
     for progress in (0.05, 0.2):
-        network, batch = plda_network(supervision=0.0)
-        network.eval()
-        losses = plda_losses(network, batch, progress)
-        losses["adversary"].backward()
-        backbone = next(network.backbone.parameters()).grad / reversal_strength(progress)
+        network, batch = learner(supervision=0.0)
+        network(batch, progress)["adversary"].backward()
+        backbone = next(network.network.backbone.parameters()).grad / reversal_strength(progress)
         gradients[progress] = backbone, network.heads.layers[0].weight.grad
     for one, other in zip(*gradients.values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
 
 
+def test_a_constant_reversal_does_not_rise() -> None:
+    assert reversal_strength(0.0, "constant") == reversal_strength(1.0, "constant") == 1
+    gradients = []
+    for progress in (0.05, 0.2):
+        network, batch = learner(reversal="constant", supervision=0.0)
+        network(batch, progress)["adversary"].backward()
+        gradients.append(next(network.network.backbone.parameters()).grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
+
+
+def test_the_adversary_may_act_on_earlier_features() -> None:
+    """On those of stage 3, which may be larger than the maps: nothing reaches stage 4 from it."""
+    network, batch = learner(features="stage3", supervision=0.0)
+    network.network.backbone = build_backbone("resnet10", output_stride=32).eval()
+    batch["image"] = torch.randn(B, 3, 192, 192)
+    network(batch, 0.5)["adversary"].backward()
+    reached = {
+        name: any(p.grad is not None and p.grad.any() for p in stage.parameters())
+        for name, stage in network.network.backbone.stages.items()
+    }
+    assert reached == {"stage1": True, "stage2": True, "stage3": True, "stage4": False}
+
+
 def test_per_labelled_is_the_mean_over_labelled_pixels() -> None:
-    network, batch = plda_network()
-    over_all = plda_losses(network.eval(), batch, 0.5)
-    other, _ = plda_network(per_labelled=True)
-    over_labelled = plda_losses(other.eval(), batch, 0.5)
-    share = over_all["adversary"] / over_labelled["adversary"]
-    source, target = float(over_all["source"]), float(over_all["target"])
-    assert max(source, target) - 1e-6 <= float(share.detach()) <= source + target + 1e-6
+    network, batch = learner()
+    over_all = network(batch, 0.5)["adversary"]
+    other, _ = learner(per_labelled=True)
+    over_labelled = other(batch, 0.5)["adversary"]
+    output = network.network(batch["image"])
+    source = confident(output.maps, batch["tags"], 0.6)
+    second = network.network(erase(batch["image"], source))
+    labelled = (source | confident(second.maps, batch["tags"], 0.6)).any(dim=1)
+    torch.testing.assert_close(over_all / over_labelled, labelled.float().mean())
 
 
-def test_only_the_baseline_is_kept() -> None:
-    network, _ = plda_network()
-    kept = baseline_weights(network.state_dict())
-    assert kept.keys() == network.cam.state_dict().keys()
-    assert baseline_weights(kept).keys() == kept.keys()
+def test_a_seam_adapts_its_refined_maps() -> None:
+    network, batch = learner("seam", adversary=0.0, background=True)
+    output = network.network(batch["image"])
+    source = confident(output.maps, batch["tags"], 0.6)
+    assert not torch.equal(source, confident(output.scores, batch["tags"], 0.6))
+    second = network.network(erase(batch["image"], source))
+    target = confident(second.maps, batch["tags"], 0.6)
+    expected = 0
+    for image, said, teaches in (
+        (batch["image"], output, source),
+        (erase(batch["image"], source), second, target),
+    ):
+        small = resize(denormalise(image), said.scores.shape[-2:])
+        labels = pseudo_labels(said.scores, small, batch["tags"], teaches, background=True)
+        expected = expected + supervision_loss(output.scores, labels)
+    torch.testing.assert_close(network(batch, 0.5)["supervision"], expected)

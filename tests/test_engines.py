@@ -13,7 +13,15 @@ import yaml
 from conftest import ROOT, write_params
 
 AFTER_SEGMENTER = ["train_segmenter", "predict_masks", "evaluate", "report"]
-EVERY = ["index_data", "download_backbone", "train_cam", "infer_cams", "make_masks", *AFTER_SEGMENTER]
+EVERY = [
+    "index_data",
+    "download_backbone",
+    "train_cam",
+    "infer_cams",
+    "make_masks",
+    "evaluate_cams",
+    *AFTER_SEGMENTER,
+]
 
 
 class Tree:
@@ -85,7 +93,8 @@ class Tree:
         return [name for name in EVERY if f"Running stage '{name}'" in output]
 
     def metrics(self) -> dict:
-        return json.loads((self.folder / "results/main/evaluate/metrics.json").read_text())
+        files = [self.folder / f"results/main/{name}/metrics.json" for name in ("evaluate_cams", "evaluate")]
+        return {key: value for file in files for key, value in json.loads(file.read_text()).items()}
 
 
 @pytest.fixture(scope="module")

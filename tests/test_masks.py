@@ -171,7 +171,9 @@ def test_the_curve_equals_scoring_each_threshold_alone(tmp_path: Path) -> None:
     classes = ("background", "cat", "dog")
     thresholds = [0.7, 0.1, 0.5, 0.999]
     for threshold, confusion in zip(
-        thresholds, score_seeds(entries, archive, cams, classes, thresholds), strict=True
+        thresholds,
+        score_seeds(entries, archive, lambda e: cams.read(e.key), classes, thresholds),
+        strict=True,
     ):
         alone = score_masks(
             entries,

@@ -25,7 +25,7 @@ from plda.params import Report
 from plda.report.gallery import choose
 from plda.scoring.confusion import Confusion
 from plda.scoring.masks import CURVE
-from plda.scoring.summary import class_table, collect_metrics, curve_table
+from plda.scoring.summary import background_metrics, class_table, collect_metrics, curve_table
 from plda.stages.report import report
 
 SIZE = 48
@@ -68,8 +68,9 @@ class Page(HTMLParser):
 
 def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) -> dict[str, Path]:
     """The inputs of the stage: a few drawn scenes, half-right masks of them, scores of these."""
-    names = ("index", "images", "classes", "cam_history", "cams", "pseudo_masks", "segmenter_history",
-             "predictions", "metrics", "class_scores", "seed_curve", "page")  # fmt: skip
+    names = ("index", "images", "classes", "cam_history", "cams", "pseudo_masks", "cam_metrics",
+             "cam_class_scores", "seed_curve", "segmenter_history", "predictions", "metrics",
+             "class_scores", "page")  # fmt: skip
     paths = {name: folder / name for name in names}
     entries, cams = [], []
     files: dict[str, bytes] = {}
@@ -98,9 +99,12 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     curve = [confusions["seeds"]] * len(CURVE)
     chosen = {"seeds": 0.31, "pseudo_masks": 0.42, "chosen_by": "Otsu's threshold"}
     parts = {"seeds": {"telling": 0.77, "body": 0.11}} if scored else {}
-    scores = collect_metrics(confusions, dict(zip(CURVE, curve, strict=True)), parts, chosen)
-    write_json(paths["metrics"], scores)
-    write_text(paths["class_scores"], class_table(confusions, CLASSES).to_csv(index=False))
+    predicted = {"predictions": confusions.pop("predictions")}
+    scores = collect_metrics(confusions, parts)
+    write_json(paths["cam_metrics"], background_metrics(scores, dict(zip(CURVE, curve, strict=True)), chosen))
+    write_json(paths["metrics"], collect_metrics(predicted, {}))
+    write_text(paths["cam_class_scores"], class_table(confusions, CLASSES).to_csv(index=False))
+    write_text(paths["class_scores"], class_table(predicted, CLASSES).to_csv(index=False))
     write_text(paths["seed_curve"], curve_table(CURVE, curve).to_csv(index=False))
     history = pd.DataFrame({"epoch": [1, 2], "step": [3, 6], "lr": [1e-3, 1e-4], "loss": [0.7, 0.5]})
     for name in ("cam_history", "segmenter_history"):
@@ -124,7 +128,9 @@ def page(inputs: dict[str, Path]) -> Page:
 
 
 def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
-    metrics: dict[str, Any] = json.loads(inputs["metrics"].read_text())
+    metrics: dict[str, Any] = {}
+    for name in ("cam_metrics", "metrics"):
+        metrics |= json.loads(inputs[name].read_text())
     for name in ("seeds", "pseudo_masks", "predictions"):
         assert f"{metrics[name]['miou']:.1f}" in page.text
     assert f"{metrics['pseudo_masks']['undecided']:.1f} % of the pixels undecided" in page.text

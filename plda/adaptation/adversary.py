@@ -21,9 +21,12 @@ from plda.adaptation.balance import balance_weights
 from plda.adaptation.domains import SOURCE, TARGET
 
 
-def reversal_strength(progress: float) -> float:
-    """lambda = 2 / (1 + exp(-10 t)) - 1 at training progress t in [0, 1] (Ganin and Lempitsky, 2015)."""
-    return 2 / (1 + math.exp(-10 * progress)) - 1
+def reversal_strength(progress: float, schedule: str = "rising") -> float:
+    """lambda at training progress t in [0, 1].
+
+    "rising": 2 / (1 + exp(-10 t)) - 1 (Ganin and Lempitsky, 2015), which is the published one; "constant": 1.
+    """
+    return 1.0 if schedule == "constant" else 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class _Reversal(torch.autograd.Function):
@@ -44,25 +47,40 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
 
 
 class DomainHeads(nn.Module):
-    """Trunk and heads: 1x1 D-1024, ReLU, dropout, 1x1 1024-512, ReLU, dropout, and 2 C outputs in one 1x1."""
+    """Trunk and heads: D-1024, ReLU, dropout, 1024-512, ReLU, dropout, and two outputs for each class.
+
+    Published as 1x1 convolutions over the whole map. Here the same layers see the pixels that have a label,
+    as rows: the loss is the same, for a quarter of the work where a quarter of the pixels is labelled.
+    """
 
     def __init__(self, channels: int, classes: int, *, dropout: float = 0.5) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, 1024, kernel_size=1),
+            nn.Linear(channels, 1024),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Conv2d(1024, 512, kernel_size=1),
+            nn.Linear(1024, 512),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Conv2d(512, 2 * classes, kernel_size=1),
+            nn.Linear(512, 2 * classes),
         )
 
-    def forward(self, features: Tensor, strength: float) -> Tensor:
-        """(B, D, h, w) features and lambda to logits (B, C, 2, h, w), source first."""
-        logits: Tensor = self.layers(reverse_gradient(features, strength))  # (B, 2 C, h, w)
-        batch, _, height, width = logits.shape
-        return logits.view(batch, -1, 2, height, width)
+    def forward(self, features: Tensor, strength: float, where: Tensor) -> Tensor:
+        """Logits of each class at the pixels `where`.
+
+        Args:
+            features: (B, D, h, w).
+            strength: lambda of the gradient reversal.
+            where: (B, h, w) bool.
+
+        Returns:
+            (B, C, 2, h, w), source first; 0 where not `where`.
+        """
+        rows = features.movedim(1, -1)[where]  # (N, D)
+        logits = self.layers(reverse_gradient(rows, strength))  # (N, 2 C)
+        full: Tensor = logits.new_zeros(*where.shape, logits.shape[1])
+        full[where] = logits
+        return full.view(*where.shape, -1, 2).permute(0, 3, 4, 1, 2)
 
 
 def adversarial_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -18,11 +18,13 @@ class CamOutput(NamedTuple):
     Attributes:
         features: the backbone's maps by stage name, (B, D, h, w) each.
         scores: class scores per pixel, (B, C, h, w), C without background.
+        maps: activation maps, (B, C, h, w), at least 0.
         logits: tag scores per image, (B, C).
     """
 
     features: dict[str, Tensor]
     scores: Tensor
+    maps: Tensor
     logits: Tensor
 
 
@@ -36,15 +38,15 @@ class CamNetwork(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
 
     def forward(self, image: Tensor) -> CamOutput:
-        """(B, 3, H, W) normalised RGB to scores."""
+        """What it says of (B, 3, H, W) normalised RGB."""
         features = self.backbone(image)
         scores = self.head(features["stage4"]).float()  # mixed precision is too coarse for thresholds
-        return CamOutput(features, scores, scores.mean(dim=(2, 3)))
+        return CamOutput(features, scores, scores.relu(), scores.mean(dim=(2, 3)))
 
-
-def cam_losses(network: nn.Module, batch: dict[str, Tensor], _progress: float) -> dict[str, Tensor]:
-    """What a plain CAM network is trained on: `loss`, a scalar. A batch has `image` and `tags`."""
-    return {"loss": tag_loss(network(batch["image"]), batch["tags"])}
+    def losses(self, image: Tensor, tags: Tensor) -> tuple[CamOutput, dict[str, Tensor]]:
+        """What it says of a batch, and the scalars whose sum is minimised; tags are (B, C) float 0 or 1."""
+        output: CamOutput = self(image)
+        return output, {"tags": tag_loss(output, tags)}
 
 
 def tag_loss(output: CamOutput, tags: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plda.errors import InputError
 from plda.files import write_bytes
 from plda.models.backbones import Backbone, build_backbone, load_backbone
-from plda.models.cam import CamNetwork
+from plda.models.baselines import build_baseline
 from plda.models.segmenters import Segmenter
 from plda.randomness import mixed
 
@@ -27,7 +27,7 @@ class Architecture:
         backbone: see `plda.params.Backbone`.
         output_stride: 8, 16 or 32.
         batch_norm: "trained" or "frozen".
-        head: a segmenter's head, see `Segmenter`; "" for a CAM network.
+        head: a segmenter's head, see `Segmenter`; a CAM network's baseline, see `build_baseline`.
         classes: class names, background first.
     """
 
@@ -42,7 +42,7 @@ class Architecture:
         """The network with fresh weights."""
         backbone = build_backbone(self.backbone, output_stride=self.output_stride, batch_norm=self.batch_norm)
         if self.kind == "cam":
-            return CamNetwork(backbone, len(self.classes) - 1)
+            return build_baseline(self.head, backbone, len(self.classes) - 1)
         return Segmenter(backbone, self.head, len(self.classes))
 
     def start(self, weights: Mapping[str, Tensor], seed: int) -> nn.Module:

@@ -85,3 +85,19 @@ def mask_loss(scores: Tensor, mask: Tensor) -> Tensor:
     """
     total = F.cross_entropy(scores, mask, ignore_index=VOID, reduction="sum")
     return total / torch.clamp((mask != VOID).sum(), min=1)
+
+
+class MaskLearner(nn.Module):
+    """A segmentation network as it is trained: a batch in, losses out.
+
+    Attributes:
+        network: what is kept.
+    """
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, Tensor], _progress: float) -> dict[str, Tensor]:
+        """`loss`. A batch has `image` and `mask`."""
+        return {"loss": mask_loss(self.network(batch["image"]), batch["mask"])}

@@ -75,7 +75,7 @@ class Scores:
 
 def percent(share: float) -> float:
     """A share in percent with two decimals, as metrics files hold it."""
-    return round(100 * share, 2)
+    return round(100 * float(share), 2)
 
 
 def _mean(values: np.ndarray) -> float:

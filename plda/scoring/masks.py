@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from torch import Tensor
 from torch.nn import functional as F
 
 from plda.data.archive import Archive
 from plda.data.index import Entry
 from plda.data.loading import load_true_mask
-from plda.masks.cams import Cams
 from plda.scoring.confusion import Confusion
 
 CURVE = tuple(round(0.02 * i, 2) for i in range(1, 46))
@@ -32,14 +32,15 @@ def score_masks(
 def score_seeds(
     entries: Iterable[Entry],
     archive: Archive,
-    cams: Cams,
+    maps_of: Callable[[Entry], Tensor],
     classes: Sequence[str],
     background_scores: Sequence[float],
 ) -> list[Confusion]:
     """One confusion matrix of the seeds for each background score.
 
-    The maps are resized to the image, and each true mask is read once for all background scores: a pixel's
-    class is its strongest map's, and it is background from the first score on that this map does not exceed.
+    `maps_of` gives an entry's (K, h, w) maps in [0, 1], one for each tag. They are resized to the image, and
+    each true mask is read once for all background scores: a pixel's class is its strongest map's, and it is
+    background from the first score on that this map does not exceed.
     """
     thresholds = np.asarray(background_scores)
     order = thresholds.argsort()
@@ -48,7 +49,7 @@ def score_seeds(
         if not entry.mask:
             continue
         truth = load_true_mask(archive, entry.mask)
-        maps = F.interpolate(cams.read(entry.key)[None], truth.shape, mode="bilinear", align_corners=False)
+        maps = F.interpolate(maps_of(entry)[None], truth.shape, mode="bilinear", align_corners=False)
         strength, winner = (x.numpy() for x in maps[0].max(dim=0))
         ids = np.array([classes.index(tag) for tag in entry.tags])[winner]
         # how many of the sorted thresholds the pixel's strength exceeds

@@ -11,37 +11,57 @@ PartRecall = dict[str, float]
 
 
 def collect_metrics(
-    confusions: Mapping[str, Confusion],
-    curve: Mapping[float, Confusion],
-    parts: Mapping[str, PartRecall | None],
-    chosen: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What metrics.json holds; sets without a true mask are left out.
+    confusions: Mapping[str, Confusion], parts: Mapping[str, PartRecall | None]
+) -> dict[str, dict[str, float]]:
+    """mIoU, precision and recall of each set of masks; sets without a true mask are left out.
 
     Args:
-        confusions: of `seeds`, `pseudo_masks`, `predictions`.
-        curve: of the seeds, by background score.
+        confusions: by name of the set.
         parts: recall on telling parts and bodies, for sets where these are known.
-        chosen: the background scores in use for `seeds` and `pseudo_masks`, and `chosen_by`.
     """
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, dict[str, float]] = {}
     for name, confusion in confusions.items():
         if not confusion.pixels:
             continue
-        metrics[name] = confusion.scores().mean()
-        if name in chosen:
-            metrics[name]["background_score"] = round(chosen[name], 4)
-        recall = parts.get(name)
-        if recall is not None:
-            metrics[name] |= {f"recall_{part}": percent(r) for part, r in recall.items()}
-    if "pseudo_masks" in metrics:
-        confusion = confusions["pseudo_masks"]
-        metrics["pseudo_masks"]["miou_decided"] = confusion.decided_scores().mean()["miou"]
-        metrics["pseudo_masks"]["undecided"] = percent(confusion.undecided())
-    if "seeds" in metrics:
+        recall = parts.get(name) or {}
+        metrics[name] = {
+            **confusion.scores().mean(),
+            **{f"recall_{part}": percent(share) for part, share in recall.items()},
+        }
+        if name == "pseudo_masks":
+            metrics[name]["miou_decided"] = confusion.decided_scores().mean()["miou"]
+            metrics[name]["undecided"] = percent(confusion.undecided())
+    return metrics
+
+
+def background_metrics(
+    metrics: Mapping[str, dict[str, float]], curve: Mapping[float, Confusion], chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`metrics` with the background scores in use, who chose them, and what the best one would have given.
+
+    Args:
+        metrics: of `seeds` and `pseudo_masks`, as far as they were scored.
+        curve: of the seeds, by background score.
+        chosen: the background scores in use for both sets, and `chosen_by`.
+    """
+    told: dict[str, Any] = {
+        name: {**scores, "background_score": round(chosen[name], 4)} for name, scores in metrics.items()
+    }
+    if "seeds" in told:
         best = max(curve, key=lambda score: curve[score].scores().mean()["miou"])
-        metrics["seeds_best"] = {**curve[best].scores().mean(), "background_score": best}
-    return {**metrics, "background_score_chosen_by": chosen["chosen_by"]}
+        told["seeds_best"] = {**curve[best].scores().mean(), "background_score": best}
+    return {**told, "background_score_chosen_by": chosen["chosen_by"]}
+
+
+def last_inspection(history: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """What was seen after the last epoch, by split; of a training's curves, see `plda.scoring.domains`."""
+    last = history.iloc[-1].dropna()
+    seen: dict[str, dict[str, float]] = {}
+    for column, value in last.items():
+        split, _, name = str(column).partition("_")
+        if split in ("train", "val"):
+            seen.setdefault(split, {})[name] = float(value)
+    return seen
 
 
 def class_table(confusions: Mapping[str, Confusion], classes: Sequence[str]) -> pd.DataFrame:

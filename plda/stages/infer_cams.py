@@ -50,7 +50,7 @@ def infer_cams(
         for entry in tqdm(entries, unit="image", disable=not sys.stderr.isatty()):
             ids = [names.index(tag) - 1 for tag in entry.tags]
             averaged = multi_scale(
-                lambda x, ids=ids: network(x).scores[:, ids].relu(),  # type: ignore[misc]
+                lambda x, ids=ids: network(x).maps[:, ids],  # type: ignore[misc]
                 load_image(archive, entry).to(device),
                 map_size(entry.height, entry.width),
                 scales=infer_cams.scales,

@@ -26,9 +26,11 @@ def report(
     pseudo_masks: Path,
     segmenter_history: Path,
     predictions: Path,
+    cam_metrics: Path,
+    cam_class_scores: Path,
+    seed_curve: Path,
     metrics: Path,
     class_scores: Path,
-    seed_curve: Path,
     page: Path,
     *,
     report: Report,
@@ -44,9 +46,11 @@ def report(
         pseudo_masks: the masks made of them.
         segmenter_history: losses and learning rate of the segmentation network by epoch.
         predictions: its masks.
-        metrics: the scores, in percent.
-        class_scores: IoU, precision and recall by class.
+        cam_metrics: the scores of seeds and pseudo-masks, in percent.
+        cam_class_scores: their IoU, precision and recall by class.
         seed_curve: the seeds' scores by background score.
+        metrics: the scores of the predictions.
+        class_scores: theirs by class.
         page: written: one HTML file that needs nothing else.
         report: its section of the params.
     """
@@ -69,11 +73,8 @@ def report(
         classes=names,
         images=Counter(entry.split for entry in entries),
         scored=Counter(entry.split for entry in scored),
-        metrics=json.loads(metrics.read_text()),
-        # a class may be called "NA" or "7"
-        class_scores=pd.read_csv(
-            class_scores, dtype={"class": str}, keep_default_na=False, na_values={"iou": [""]}
-        ),
+        metrics={**json.loads(cam_metrics.read_text()), **json.loads(metrics.read_text())},
+        class_scores=pd.concat([read_class_scores(cam_class_scores), read_class_scores(class_scores)]),
         curve=pd.read_csv(seed_curve),
         cam_history=pd.read_csv(cam_history),
         segmenter_history=pd.read_csv(segmenter_history),
@@ -81,3 +82,8 @@ def report(
     )
     write_text(page, html)
     print(page)
+
+
+def read_class_scores(path: Path) -> pd.DataFrame:
+    """A table of `plda.scoring.summary.class_table`; a class may be called "NA" or "7"."""
+    return pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values={"iou": [""]})

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import cast
 
 import pandas as pd
+from torch import nn
 
-from plda.adaptation.network import PldaNetwork, Switches, baseline_weights, plda_losses
+from plda.adaptation.learner import PldaLearner, Switches
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import TaggedCrops
 from plda.data.index import read_index
-from plda.models.cam import CamNetwork, cam_losses
+from plda.models.baselines import Baseline, TagLearner
 from plda.models.saved import Architecture, load, save_network
 from plda.params import Compute, TrainCam
+from plda.scoring.domains import Inspection
 from plda.training.checkpoints import Checkpoint, fingerprint
-from plda.training.loop import LossFunction, Weights, train, write_history
+from plda.training.loop import Weights, train, write_history
 
 
 def train_cam(
@@ -39,7 +41,7 @@ def train_cam(
         cam_backbone: the weights to start from.
         checkpoints: folder for what a killed training resumes from.
         cam_network: written: the trained network.
-        cam_history: written: losses and learning rate by epoch.
+        cam_history: written: curves by epoch: losses, learning rate, source and target pixels.
         train_cam: its section of the params.
         seed: of weights, order, augmentation and dropout.
         compute: where it runs.
@@ -51,29 +53,38 @@ def train_cam(
         backbone=backbone["name"],
         output_stride=train_cam.output_stride,
         batch_norm=train_cam.batch_norm,
-        head="",
+        head=train_cam.baseline,
         classes=names,
     )
-    network = architecture.start(backbone["weights"], seed)
-    data = TaggedCrops(read_index(index, "train"), Archive(images), names, train_cam, seed)
-
-    losses: LossFunction = cam_losses
+    network = cast(Baseline, architecture.start(backbone["weights"], seed))
+    entries, archive = read_index(index), Archive(images)
+    data = TaggedCrops([e for e in entries if e.split == "train"], archive, names, train_cam, seed)
+    inspection = Inspection(
+        entries,
+        archive,
+        names,
+        count=train_cam.inspected,
+        side=round(train_cam.crop * sum(train_cam.scale) / 2),
+        threshold=train_cam.adaptation.threshold,
+    )
     switches = train_cam.adaptation.model_dump()
     if switches.pop("enabled"):
-        network, losses = PldaNetwork(cast(CamNetwork, network), Switches(**switches)), plda_losses
+        learner: nn.Module = PldaLearner(network, len(names) - 1, Switches(**switches))
+    else:
+        learner = TagLearner(network)
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
-        save_network(cam_network, architecture, baseline_weights(weights))
+        save_network(cam_network, architecture, weights)
         write_history(cam_history, history)
 
     key = fingerprint([train_cam.model_dump(), seed], [index, images, classes, cam_backbone])
     train(
-        network,
+        learner,
         data,
-        losses,
         settings=train_cam,
         seed=seed,
         compute=compute,
         checkpoint=Checkpoint(checkpoints / f"train_cam-{key}"),
         write=write,
+        inspect=inspection,
     )

@@ -2,9 +2,9 @@
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
-from torch import Tensor, nn
 
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
@@ -12,7 +12,7 @@ from plda.data.datasets import MaskedCrops
 from plda.data.index import read_index
 from plda.masks.folder import load_mask
 from plda.models.saved import Architecture, load, save_network
-from plda.models.segmenters import mask_loss
+from plda.models.segmenters import MaskLearner, Segmenter
 from plda.params import Compute, TrainSegmenter
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.loop import Weights, train, write_history
@@ -61,9 +61,6 @@ def train_segmenter(
     entries, masks = read_index(index, "train"), partial(load_mask, pseudo_masks)
     data = MaskedCrops(entries, Archive(images), masks, train_segmenter, seed)
 
-    def losses(network: nn.Module, batch: dict[str, Tensor], _: float) -> dict[str, Tensor]:
-        return {"loss": mask_loss(network(batch["image"]), batch["mask"])}
-
     def write(weights: Weights, history: pd.DataFrame) -> None:
         save_network(segmenter, architecture, weights)
         write_history(segmenter_history, history)
@@ -73,9 +70,8 @@ def train_segmenter(
         [index, images, classes, pseudo_masks, segmenter_backbone],
     )
     train(
-        network,
+        MaskLearner(cast(Segmenter, network)),
         data,
-        losses,
         settings=train_segmenter,
         seed=seed,
         compute=compute,

@@ -26,6 +26,8 @@ def make_fabric(compute: Compute) -> Fabric:
         accelerator=device.type,
         devices=compute.devices,
         precision=precision[compute.precision],  # type: ignore[arg-type]
+        # the adaptation's heads have no gradient before their warm-up ends
+        strategy="ddp_find_unused_parameters_true" if compute.devices > 1 else "auto",
     )
 
 

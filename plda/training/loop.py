@@ -26,55 +26,57 @@ from plda.training.order import Order
 from plda.training.progress import Progress
 
 Losses = dict[str, Tensor]
-LossFunction = Callable[[nn.Module, dict[str, Tensor], float], Losses]
 Weights = dict[str, Tensor]
+Inspect = Callable[[nn.Module], dict[str, float]]
 
 STEPS_BETWEEN_CHECKPOINTS = 200  # what a killed job loses at most where an epoch is longer
 
 
 def train(
-    network: nn.Module,
+    learner: nn.Module,
     data: Dataset[dict[str, Tensor]],
-    losses: LossFunction,
     *,
     settings: Training,
     seed: int,
     compute: Compute,
     checkpoint: Checkpoint,
     write: Callable[[Weights, pd.DataFrame], None],
+    inspect: Inspect | None = None,
 ) -> None:
-    """Train `network` on `data`, from where its checkpoint stands, and write what comes of it.
+    """Train a network on `data`, from where its checkpoint stands, and write what comes of it.
 
     Args:
-        network: initialised; has a `backbone`, and the rest of it is its head, which learns
+        learner: takes a batch and the training's progress in [0, 1) to named scalars, of which `loss` is
+            minimised. It has the `network` that is kept, and this has a `backbone`; everything else learns
             `head_lr_factor` times faster.
         data: gives a dict of tensors, `image` among them, for an item (epoch, position).
-        losses: of the network, a batch and the training's progress in [0, 1): named scalars, of which
-            `loss` is minimised.
         settings: a trainer's section of the params.
         seed: of order, augmentation and dropout.
         compute: where it runs.
         checkpoint: where the state is kept; deleted once `write` is through.
-        write: is given the trained weights on the CPU, and the history: a row per epoch with epoch, step, lr
-            and the mean of each loss.
+        write: is given the network's trained weights on the CPU, and the history: a row per epoch with epoch,
+            step, lr, the mean of each loss, and what `inspect` saw.
+        inspect: looks at the network, in evaluation mode, after each epoch.
     """
     fabric = make_fabric(compute)
     fabric.launch()
     with checkpoint.locked() if fabric.is_global_zero else nullcontext():
-        weights, history = _run(fabric, network, data, losses, settings, seed, compute.workers, checkpoint)
+        weights, history = _run(
+            fabric, learner, data, settings, seed, compute.workers, checkpoint, inspect or (lambda _: {})
+        )
         if fabric.is_global_zero:
             write(weights, pd.DataFrame(history))
             checkpoint.delete()
 
 
-def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+def make_optimizer(learner: nn.Module, settings: Training) -> torch.optim.Optimizer:
     """SGD or AdamW over backbone and head; a group's `factor` is what its learning rate is times `lr`."""
-    backbone = list(network.backbone.parameters())  # type: ignore[operator,union-attr]
+    backbone = list(learner.network.backbone.parameters())  # type: ignore[operator,union-attr]
     known = {id(p) for p in backbone}
     groups = [
         {"params": [p for p in backbone if p.requires_grad], "factor": 1.0},
         {
-            "params": [p for p in network.parameters() if id(p) not in known],
+            "params": [p for p in learner.parameters() if id(p) not in known],
             "factor": settings.head_lr_factor,
         },
     ]
@@ -102,7 +104,7 @@ class _State:
     """All that a training is after some step."""
 
     fabric: Fabric
-    network: nn.Module
+    learner: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -111,7 +113,7 @@ class _State:
     def restore(self, saved: dict[str, Any]) -> None:
         self.step, self.history = saved["step"], saved["history"]
         self.sums = self.fabric.to_device(saved["sums"])
-        self.network.load_state_dict(saved["network"])
+        self.learner.load_state_dict(saved["learner"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.fabric.strategy.precision.load_state_dict(saved["precision"])
         self.fabric.print(f"resumed after step {self.step}", file=sys.stderr)
@@ -122,7 +124,7 @@ class _State:
             "step": self.step,
             "history": self.history,
             "sums": self.mean_sums(),
-            "network": self.network.state_dict(),
+            "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
         }
@@ -132,10 +134,13 @@ class _State:
         reduced = {name: self.fabric.all_reduce(total, reduce_op="mean") for name, total in self.sums.items()}
         return cast(Losses, reduced)
 
-    def end_epoch(self, steps_per_epoch: int, lr: float) -> dict[str, float]:
-        """Begin new sums; return the old ones as one more row of the history."""
+    def end_epoch(self, steps_per_epoch: int, lr: float, inspect: Inspect) -> dict[str, float]:
+        """Begin new sums; return the old ones, and what `inspect` sees, as one more row of the history."""
         row = {"epoch": self.step // steps_per_epoch, "step": self.step, "lr": lr}
         row |= {name: float(total) / steps_per_epoch for name, total in self.mean_sums().items()}
+        if self.fabric.is_global_zero:
+            row |= inspect(self.learner.network.eval())  # type: ignore[union-attr,operator]
+            self.learner.train()
         self.history.append(row)
         self.sums = {}
         return row
@@ -143,18 +148,18 @@ class _State:
 
 def _run(
     fabric: Fabric,
-    network: nn.Module,
+    learner: nn.Module,
     data: Dataset[dict[str, Tensor]],
-    losses: LossFunction,
     settings: Training,
     seed: int,
     workers: int,
     checkpoint: Checkpoint,
+    inspect: Inspect,
 ) -> tuple[Weights, list[dict[str, float]]]:
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network, optimizer = fabric.setup(network, make_optimizer(network, settings))
-    network.train()
-    state = _State(fabric, network, optimizer)
+    learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner, optimizer = fabric.setup(learner, make_optimizer(learner, settings))
+    learner.train()
+    state = _State(fabric, learner, optimizer)
     saved = checkpoint.load()
     if saved:
         state.restore(saved)
@@ -179,7 +184,7 @@ def _run(
             done = state.step / order.steps
             lr = set_lr(optimizer, settings, done)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            values = losses(network, batch, done)
+            values = learner(batch, done)
             optimizer.zero_grad()
             fabric.backward(values["loss"])
             optimizer.step()
@@ -188,12 +193,13 @@ def _run(
             progress.step(values["loss"].detach())
             epoch_ends = state.step % order.steps_per_epoch == 0
             if epoch_ends:
-                progress.epoch(state.end_epoch(order.steps_per_epoch, lr))
+                progress.epoch(state.end_epoch(order.steps_per_epoch, lr, inspect))
             if epoch_ends or state.step % STEPS_BETWEEN_CHECKPOINTS == 0:
                 content = state.saved()
                 if fabric.is_global_zero:
                     checkpoint.save(content)
-    return {name: w.cpu().contiguous() for name, w in network.state_dict().items()}, state.history
+    weights = learner.network.state_dict()  # type: ignore[union-attr]
+    return {name: w.cpu().contiguous() for name, w in weights.items()}, state.history
 
 
 def _loader(

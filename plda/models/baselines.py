@@ -1,0 +1,34 @@
+"""The baselines by name, and how one is trained on image tags."""
+
+import torch
+from torch import Tensor, nn
+
+from plda.models.backbones import Backbone
+from plda.models.cam import CamNetwork
+from plda.models.seam import SeamNetwork
+
+Baseline = CamNetwork | SeamNetwork
+
+
+def build_baseline(name: str, backbone: Backbone, classes: int) -> Baseline:
+    """The baseline `name`, "cam" or "seam", for so many classes without background."""
+    kinds: dict[str, type[CamNetwork] | type[SeamNetwork]] = {"cam": CamNetwork, "seam": SeamNetwork}
+    return kinds[name](backbone, classes)
+
+
+class TagLearner(nn.Module):
+    """A baseline as it is trained: a batch in, losses out.
+
+    Attributes:
+        network: the baseline, which is what is kept.
+    """
+
+    def __init__(self, network: Baseline) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, Tensor], _progress: float) -> dict[str, Tensor]:
+        """`loss`, and its parts where there are several. A batch has `image` and `tags`."""
+        _, parts = self.network.losses(batch["image"], batch["tags"])
+        loss = torch.stack(list(parts.values())).sum()
+        return {"loss": loss, **(parts if len(parts) > 1 else {})}
