@@ -102,7 +102,7 @@ class Adaptation(Section):
     reversal: Literal["rising", "constant"]
     features: Literal["stage4", "stage3"]
     supervision: Annotated[float, Field(ge=0)]
-    background: bool
+    background: Literal["none", "image", "both"]
     per_labelled: bool
     warmup: Annotated[float, Field(ge=0, lt=1)]
 

@@ -241,7 +241,7 @@ PUBLISHED = {
     "reversal": "rising",
     "features": "stage4",
     "supervision": 1.0,
-    "background": False,
+    "background": "none",
     "per_labelled": False,
     "warmup": 0.0,
 }
@@ -267,7 +267,7 @@ def test_the_second_look_leaves_no_trace_in_batch_norm() -> None:
 
 @pytest.mark.parametrize("baseline", ["cam", "seam"])
 def test_weights_switch_the_parts_on_and_off(baseline: str) -> None:
-    network, batch = learner(baseline, background=True)
+    network, batch = learner(baseline, background="both")
     losses = network(batch, 0.5)
     _, parts = network.network.losses(batch["image"], batch["tags"])
     assert losses.keys() == {"loss", *parts, "adversary", "supervision"}
@@ -275,7 +275,7 @@ def test_weights_switch_the_parts_on_and_off(baseline: str) -> None:
     assert min(float(losses[part].detach()) for part in ("tags", "adversary", "supervision")) > 0
     torch.testing.assert_close(losses["loss"], base + losses["adversary"] + losses["supervision"])
     for adversary, supervision in ((0.0, 0.0), (2.0, 0.0), (0.0, 3.0)):
-        other, _ = learner(baseline, background=True, adversary=adversary, supervision=supervision)
+        other, _ = learner(baseline, background="both", adversary=adversary, supervision=supervision)
         found = other(batch, 0.5)
         expected = base + adversary * losses["adversary"] + supervision * losses["supervision"]
         torch.testing.assert_close(found["loss"], expected)
@@ -283,7 +283,7 @@ def test_weights_switch_the_parts_on_and_off(baseline: str) -> None:
 
 
 def test_adaptation_waits_for_its_warm_up() -> None:
-    network, batch = learner(warmup=0.5, background=True)
+    network, batch = learner(warmup=0.5, background="both")
     for progress, adapts in ((0.0, False), (0.49, False), (0.5, True), (0.9, True)):
         losses = network(batch, progress)
         assert (losses["loss"] != losses["tags"]) == adapts, progress
@@ -338,19 +338,20 @@ def test_per_labelled_is_the_mean_over_labelled_pixels() -> None:
     torch.testing.assert_close(over_all / over_labelled, labelled.float().mean())
 
 
-def test_a_seam_adapts_its_refined_maps() -> None:
-    network, batch = learner("seam", adversary=0.0, background=True)
+@pytest.mark.parametrize("background", ["none", "image", "both"])
+def test_supervision_comes_from_both_looks_and_refined_maps(background: str) -> None:
+    network, batch = learner("seam", adversary=0.0, background=background)
     output = network.network(batch["image"])
     source = confident(output.maps, batch["tags"], 0.6)
     assert not torch.equal(source, confident(output.scores, batch["tags"], 0.6))
     second = network.network(erase(batch["image"], source))
     target = confident(second.maps, batch["tags"], 0.6)
     expected = 0
-    for image, said, teaches in (
-        (batch["image"], output, source),
-        (erase(batch["image"], source), second, target),
+    for image, said, teaches, keeps in (
+        (batch["image"], output, source, background != "none"),
+        (erase(batch["image"], source), second, target, background == "both"),
     ):
         small = resize(denormalise(image), said.scores.shape[-2:])
-        labels = pseudo_labels(said.scores, small, batch["tags"], teaches, background=True)
+        labels = pseudo_labels(said.scores, small, batch["tags"], teaches, background=keeps)
         expected = expected + supervision_loss(output.scores, labels)
     torch.testing.assert_close(network(batch, 0.5)["supervision"], expected)

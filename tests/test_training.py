@@ -157,7 +157,7 @@ def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> N
 
 def test_plda_trains_in_mixed_precision(drawn: Path, tmp_path: Path) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
-    adaptation = small_params()["train_cam"]["adaptation"] | {"enabled": True, "background": True}
+    adaptation = small_params()["train_cam"]["adaptation"] | {"enabled": True, "background": "image"}
     write_params(params, compute__precision="bf16", train_cam__epochs=4, train_cam__adaptation=adaptation)
     assert run_stage("train_cam", params, **paths) == 0
     history = pd.read_csv(tmp_path / "history.csv")

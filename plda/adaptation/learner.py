@@ -34,7 +34,9 @@ class Switches:
         reversal: "rising" with the training's progress, or "constant": lambda of the gradient reversal.
         features: "stage4" or "stage3": which of the backbone's maps the domain heads see.
         supervision: weight of L_cps, 1; 0 leaves it out.
-        background: False: pseudo-supervision keeps no background pixels; True: it keeps them.
+        background: "none": pseudo-supervision keeps no background pixels; "both": it keeps those that either look
+            finds; "image": those that the look at the whole image finds. (The erased image shows background where
+            the object was, and often where its rest still is.)
         per_labelled: False: losses are means over all pixels; True: over the labelled ones.
         warmup: 0: the share of the training that passes before adaptation begins.
     """
@@ -44,7 +46,7 @@ class Switches:
     reversal: str
     features: str
     supervision: float
-    background: bool
+    background: str
     per_labelled: bool
     warmup: float
 
@@ -99,8 +101,10 @@ class PldaLearner(nn.Module):
         if self.switches.adversary:
             losses["adversary"] = self._adversary(output, domain_labels(source, target), strength)
         if self.switches.supervision:
-            looks = ((image, output, source), (erased, second, target))
-            losses["supervision"] = self._supervision(output.scores, tags, looks)
+            keeps = self.switches.background
+            of_source = self._labels(image, output, tags, source, keeps in ("image", "both"))
+            of_target = self._labels(erased, second, tags, target, keeps == "both")
+            losses["supervision"] = self._taught(output, of_source) + self._taught(output, of_target)
         return losses
 
     def _adversary(self, output: CamOutput, labels: Tensor, strength: float) -> Tensor:
@@ -113,19 +117,18 @@ class PldaLearner(nn.Module):
         with _all_digits(logits):
             return self._mean(adversarial_loss(logits.float(), labels), labelled)
 
-    def _supervision(
-        self, scores: Tensor, tags: Tensor, looks: tuple[tuple[Tensor, CamOutput, Tensor], ...]
+    def _labels(
+        self, image: Tensor, output: CamOutput, tags: Tensor, teaches: Tensor, background: bool
     ) -> Tensor:
-        """L_cps of `scores`, summed over looks: an image, what was said of it, the pixels that teach."""
-        losses = []
-        with _all_digits(scores):
-            for image, output, teaches in looks:
-                small = resize(denormalise(image.float()), output.scores.shape[-2:])
-                labels = pseudo_labels(
-                    output.scores, small, tags, teaches, background=self.switches.background
-                )
-                losses.append(self._mean(supervision_loss(scores, labels), labels.any(dim=1)))
-        return torch.stack(losses).sum()
+        """The pseudo-labels of one look: an image, what was said of it, the pixels that teach."""
+        with _all_digits(image):
+            small = resize(denormalise(image.float()), output.scores.shape[-2:])
+            return pseudo_labels(output.scores, small, tags, teaches, background=background)
+
+    def _taught(self, output: CamOutput, labels: Tensor) -> Tensor:
+        """L_cps by the pseudo-labels of one look."""
+        with _all_digits(labels):
+            return self._mean(supervision_loss(output.scores, labels), labels.any(dim=1))
 
     def _mean(self, loss: Tensor, labelled: Tensor) -> Tensor:
         """A mean over all pixels, or the same over the labelled ones, (B, h, w) bool."""
