@@ -107,8 +107,10 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     write_text(paths["class_scores"], class_table(predicted, CLASSES).to_csv(index=False))
     write_text(paths["seed_curve"], curve_table(CURVE, curve).to_csv(index=False))
     history = pd.DataFrame({"epoch": [1, 2], "step": [3, 6], "lr": [1e-3, 1e-4], "loss": [0.7, 0.5]})
-    for name in ("cam_history", "segmenter_history"):
-        write_text(paths[name], history.to_csv(index=False))
+    domains = {"train_source": [9.0, 8.0], "train_target": [3.0, 4.0]}
+    precision = {f"{name}_precision": [60.0, 71.0] for name in domains} if scored else {}
+    write_text(paths["cam_history"], history.assign(**domains, **precision).to_csv(index=False))
+    write_text(paths["segmenter_history"], history.to_csv(index=False))
     return paths
 
 
@@ -139,7 +141,10 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     assert "upper bound" in page.text and "Otsu's threshold" in page.text
     for name in CLASSES:
         assert page.text.count(name) >= 3  # chart, table, legend
-    assert len(page.all("svg", role="img")) == 4
+    assert len(page.all("svg", role="img")) == 5
+    (domains,) = (svg for svg in page.all("svg") if "source and target pixels" in str(svg["aria-label"]))
+    assert "target, share of pixels 4 percent" in str(domains["aria-label"])
+    assert "source, on their object 71 percent" in str(domains["aria-label"])
     assert "Nothing is scored" not in page.text
 
 
@@ -191,7 +196,7 @@ def test_without_true_masks(tmp_path: Path) -> None:
     page = make_page(write_inputs(tmp_path, scored=False))
     assert "Nothing is scored on this page" in page.text
     assert page.text.count("not scored") == 3 and "mIoU" not in page.text
-    assert len(page.all("svg", role="img")) == 2  # loss and learning rate
+    assert len(page.all("svg", role="img")) == 3  # loss, learning rate, shares of source and target
     assert len(page.all("article")) == 4 and not page.all("table")
 
 

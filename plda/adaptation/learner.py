@@ -34,9 +34,9 @@ class Switches:
         reversal: "rising" with the training's progress, or "constant": lambda of the gradient reversal.
         features: "stage4" or "stage3": which of the backbone's maps the domain heads see.
         supervision: weight of L_cps, 1; 0 leaves it out.
-        background: "none": pseudo-supervision keeps no background pixels; "both": it keeps those that either look
-            finds; "image": those that the look at the whole image finds. (The erased image shows background where
-            the object was, and often where its rest still is.)
+        background: "none": pseudo-supervision keeps no background pixels; "both": it keeps those of both
+            looks; "image": those of the look at the whole image only, since the erased one shows background
+            where the object was, and often where its rest still is.
         per_labelled: False: losses are means over all pixels; True: over the labelled ones.
         warmup: 0: the share of the training that passes before adaptation begins.
     """

@@ -114,6 +114,32 @@ def epoch_curves(column: str, title: str, cam: pd.DataFrame, segmenter: pd.DataF
         return _svg(figure, column, f"Curves: {title} by epoch; {', '.join(ends)}")
 
 
+def domain_curves(history: pd.DataFrame) -> str:
+    """Source and target pixels of the training images looked at, by epoch: share, and precision where known.
+
+    Args:
+        history: columns epoch, train_source and train_target, and these with _precision if there are true
+            masks; all in percent.
+    """
+    ends = []
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(3.0)
+        for domain, colour in (("source", ACCENT), ("target", STYLES["seeds"]["color"])):
+            for column, label, dashes in (
+                (f"train_{domain}", f"{domain}, share of pixels", "-"),
+                (f"train_{domain}_precision", f"{domain}, on their object", "--"),
+            ):
+                if column in history:
+                    axes.plot(history["epoch"], history[column], dashes, color=colour, label=label)
+                    ends.append(f"{label} {history[column].iloc[-1]:.0f} percent at the end")
+        axes.set(xlabel="epoch", ylabel="percent", ylim=(0, 100))
+        axes.set_xlim(0.5, history["epoch"].max() + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid()
+        figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2, borderpad=0.2)
+        return _svg(figure, "domains", f"Curves: source and target pixels by epoch; {', '.join(ends)}")
+
+
 def _axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()

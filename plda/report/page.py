@@ -33,7 +33,8 @@ def render(
         metrics: what metrics.json holds; sets of masks that were not scored are missing.
         class_scores: columns masks, class, iou, in percent; no rows where nothing was scored.
         curve: columns background_score, miou of the seeds; no rows where these were not scored.
-        cam_history: columns epoch, loss, lr of the CAM network's training.
+        cam_history: columns epoch, loss, lr of the CAM network's training; those of `domain_curves` if the
+            network was looked at.
         segmenter_history: the same of the segmentation network's.
         rows: of the gallery.
     """
@@ -45,6 +46,8 @@ def render(
         "loss": charts.epoch_curves("loss", "loss", cam_history, segmenter_history),
         "rate": charts.epoch_curves("lr", "learning rate", cam_history, segmenter_history),
     }
+    if "train_source" in cam_history:
+        drawn["domains"] = charts.domain_curves(cam_history)
     if len(class_scores):
         drawn["bars"] = charts.class_bars(class_scores, classes)
     if len(curve):

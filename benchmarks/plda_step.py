@@ -1,0 +1,138 @@
+"""What PLDA adds to a training step: time and peak memory over those of its baseline alone.
+
+    python benchmarks/plda_step.py [--threads 1] [--rounds 3] [--device cpu] [--backbone resnet10]
+
+For both baselines, with adaptation on for the whole step (no warm-up), in the published form and with the
+background kept: the median of the ratios *PLDA / baseline* over the rounds, and their range. Every figure
+comes from a process of its own. Memory is the most that steps need above what the process held before them.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+STEPS = 6
+FORMS = {"published": "none", "background kept": "image"}
+
+
+def step(options: argparse.Namespace) -> tuple[float, float]:
+    """Median seconds of a step, and MiB."""
+    import torch
+
+    from plda.adaptation.learner import PldaLearner, Switches
+    from plda.models.backbones import build_backbone
+    from plda.models.baselines import TagLearner, build_baseline
+    from plda.training.compute import keep_memory
+
+    keep_memory()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    classes, device = 6, torch.device(options.device)
+    backbone = build_backbone(options.backbone, output_stride=options.output_stride)
+    network = build_baseline(options.baseline, backbone, classes)
+    # scores as a trained network has them: with all of them near 0 no pixel would be confident
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    if options.background == "off":
+        learner = TagLearner(network)
+    else:
+        switches = Switches(
+            threshold=0.6,
+            adversary=1.0,
+            reversal="rising",
+            features="stage4",
+            supervision=1.0,
+            background=options.background,
+            per_labelled=False,
+            warmup=0.0,
+        )
+        learner = PldaLearner(network, classes, switches)
+    learner = learner.to(device, memory_format=torch.channels_last).train()
+    image = torch.nn.functional.interpolate(  # blobs, so that neighbouring pixels are alike
+        torch.randn(options.batch, 3, 8, 8), (options.side, options.side), mode="bicubic"
+    )
+    tags = torch.zeros(options.batch, classes)
+    tags[torch.arange(options.batch), torch.arange(options.batch) % classes] = 1
+    tags[::2, 0] = 1
+    batch = {"image": image.to(device, memory_format=torch.channels_last), "tags": tags.to(device)}
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-4)
+    before, seconds = held(device), []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+            loss = learner(batch, 0.5)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:]), held(device) - before
+
+
+def held(device: object) -> float:
+    """The most MiB that this process has held so far."""
+    import torch
+
+    if str(device).startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def measure(baseline: str, background: str) -> tuple[float, float]:
+    command = [sys.executable, *sys.argv, "--baseline", baseline, "--background", background]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": "."}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    seconds, memory = json.loads(said)
+    return seconds, memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--backbone", default="resnet10")
+    parser.add_argument("--output-stride", type=int, default=16)
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--baseline", help=argparse.SUPPRESS)
+    parser.add_argument("--background", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.baseline:
+        print(json.dumps(step(options)))
+        return
+    print(
+        f"{options.backbone}, stride {options.output_stride}, {options.batch} images of {options.side} px, "
+        f"{options.device}, {options.threads} threads, {options.rounds} rounds: "
+        "PLDA / baseline, median (range)"
+    )
+    for baseline in ("cam", "seam"):
+        ratios: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
+        plain = []
+        for _ in range(options.rounds):
+            seconds, memory = measure(baseline, "off")
+            plain.append((seconds, memory))
+            for form, background in FORMS.items():
+                with_plda = measure(baseline, background)
+                ratios[form].append((with_plda[0] / seconds, with_plda[1] / memory))
+        seconds, memory = (statistics.median(values) for values in zip(*plain, strict=True))
+        speed = options.batch / seconds
+        print(f"  {baseline:5} alone: {seconds:.3f} s, {speed:.1f} images/s, {memory:.0f} MiB")
+        for form, values in ratios.items():
+            shown = [
+                f"{name} {statistics.median(v):.2f} ({min(v):.2f}-{max(v):.2f})"
+                for name, v in zip(("time", "memory"), zip(*values, strict=True), strict=True)
+            ]
+            print(f"  {baseline:5} {form:16} {', '.join(shown)}")
+
+
+if __name__ == "__main__":
+    main()
