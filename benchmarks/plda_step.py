@@ -47,6 +47,7 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
             features="stage4",
             supervision=1.0,
             background=options.background,
+            pamr_scale=1,
             per_labelled=False,
             warmup=0.0,
         )

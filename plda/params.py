@@ -103,6 +103,7 @@ class Adaptation(Section):
     features: Literal["stage4", "stage3"]
     supervision: Annotated[float, Field(ge=0)]
     background: Literal["none", "image", "both"]
+    pamr_scale: Annotated[int, Field(ge=1, le=16)]
     per_labelled: bool
     warmup: Annotated[float, Field(ge=0, lt=1)]
 

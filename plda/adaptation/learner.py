@@ -37,6 +37,7 @@ class Switches:
         background: "none": pseudo-supervision keeps no background pixels; "both": it keeps those of both
             looks; "image": those of the look at the whole image only, since the erased one shows background
             where the object was, and often where its rest still is.
+        pamr_scale: 1: PAMR refines pseudo-labels at the maps' size; 2, 4, ...: so many times finer.
         per_labelled: False: losses are means over all pixels; True: over the labelled ones.
         warmup: 0: the share of the training that passes before adaptation begins.
     """
@@ -47,6 +48,7 @@ class Switches:
     features: str
     supervision: float
     background: str
+    pamr_scale: int
     per_labelled: bool
     warmup: float
 
@@ -122,7 +124,8 @@ class PldaLearner(nn.Module):
     ) -> Tensor:
         """The pseudo-labels of one look: an image, what was said of it, the pixels that teach."""
         with _all_digits(image):
-            small = resize(denormalise(image.float()), output.scores.shape[-2:])
+            size = [self.switches.pamr_scale * side for side in output.scores.shape[-2:]]
+            small = resize(denormalise(image.float()), size)
             return pseudo_labels(output.scores, small, tags, teaches, background=background)
 
     def _taught(self, output: CamOutput, labels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from plda.adaptation.balance import balance_weights
 from plda.adaptation.pamr import pamr
+from plda.data.transforms import resize
 
 BACKGROUND_SCORE = 1.0
 LEAST = 0.2
@@ -36,7 +37,8 @@ def pseudo_labels(
 
     Args:
         scores: (B, C, h, w).
-        image: (B, 3, h, w) RGB, float in [0, 1], at the size of the scores.
+        image: (B, 3, H, W) RGB, float in [0, 1]. PAMR works at its size: that of the scores, as published, or
+            a finer one, where it sees outlines; its result is then averaged down to (h, w).
         tags: (B, C) 0 or 1.
         teaches: (B, C, h, w) bool: the source pixels of each class, or its target pixels.
         background: whether background pixels are kept; the research code keeps none.
@@ -44,16 +46,34 @@ def pseudo_labels(
     Returns:
         (B, C + 1, h, w) bool, at most one class a pixel, background first.
     """
-    refined = pamr(image, with_background(scores).softmax(dim=1))
-    present = torch.cat([torch.ones_like(tags[:, :1]), tags], dim=1)[:, :, None, None]
-    refined = refined * present
+    probabilities = with_background(scores).softmax(dim=1)
+    present, carried = _present(tags)
+    at = present[:, :, None, None].expand(-1, -1, *scores.shape[-2:])
+    refined = resize(probabilities.gather(1, at), image.shape[-2:])
+    refined = resize(pamr(image, refined), scores.shape[-2:]) * carried[:, :, None, None]
     share = refined.new_full((1, refined.shape[1], 1, 1), SHARE)
     share[:, 0] = BACKGROUND_SHARE
     threshold = (share * refined.amax(dim=(2, 3), keepdim=True)).clamp(min=LEAST)
     claimed = refined > threshold
-    labels = claimed & (claimed.sum(dim=1, keepdim=True) == 1)
+    alone = claimed & (claimed.sum(dim=1, keepdim=True) == 1)
+    labels = torch.zeros_like(probabilities, dtype=torch.bool).scatter(1, at, alone)
     allowed = torch.cat([torch.full_like(teaches[:, :1], background), teaches], dim=1)
     return labels & allowed
+
+
+def _present(tags: Tensor) -> tuple[Tensor, Tensor]:
+    """The channels that PAMR need carry: background, and as many classes as the image with most tags has.
+
+    Args:
+        tags: (B, C) 0 or 1.
+
+    Returns:
+        (B, K) int64 channels of C + 1, each once; (B, K) bool, False for those that only fill up.
+    """
+    most = int(tags.sum(dim=1).max())
+    found, classes = tags.topk(most, dim=1)
+    channels = torch.cat([torch.zeros_like(classes[:, :1]), classes + 1], dim=1)
+    return channels, torch.cat([torch.ones_like(found[:, :1]), found], dim=1) > 0
 
 
 def supervision_loss(scores: Tensor, labels: Tensor) -> Tensor:
