@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run check lint test package adopt-dvc adopt-snakemake rulegraph lock
+.PHONY: run check lint test package adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
 run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
 	snakemake --cores all --quiet host reason rules
@@ -29,15 +29,19 @@ package: .venv/ready ## what users of `pip install .` get, in a folder of its ow
 adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" || \
 		{ echo "Snakemake has work left: run 'snakemake --cores all' first"; exit 1; }
-	dvc commit --force --quiet
-	snakemake --touch --cores 1 --quiet all # linking to DVC's cache gave the files new times
+	dvc commit --force --quiet --no-relink # links to DVC's cache would have new times
 
 adopt-snakemake: .venv/ready ## after DVC ran: Snakemake takes the results as they are
 	@dvc status --quiet || { echo "DVC has work left: run 'dvc repro' first"; exit 1; }
 	snakemake --touch --cores 1 --quiet all
 
+adopt-ablations: .venv/ready ## after `snakemake ablations` ran: DVC knows each run as an experiment of its name
+	@snakemake --dry-run ablations 2>&1 | grep -q "Nothing to be done" || \
+		{ echo "Snakemake has work left: run 'snakemake --cores all ablations' first"; exit 1; }
+	python -m workflow.experiments
+
 rulegraph: .venv/ready ## the picture in the README; needs Debian's package graphviz
-	snakemake --rulegraph dot report | dot -Tsvg > docs/rulegraph.svg
+	snakemake --rulegraph dot results/main/report/report.html | dot -Tsvg > docs/rulegraph.svg
 
 lock: .venv/ready ## choose new versions of everything
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -11,14 +11,23 @@ include: "workflow/rules/cams.smk"
 include: "workflow/rules/masks.smk"
 include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/ablations.smk"
 
 
 localrules:
     all,
+    ablations,
 
 
 rule all:
     default_target: True
     # every output of every stage: else a failed rerun could leave stale results that look finished
     input:
-        [path for stage in stages.values() for path in stage.outputs],
+        [path for stage in runs[MAIN].values() for path in stage.outputs],
+
+
+rule ablations:
+    # every output of every run, as far as it goes
+    input:
+        [path for stage in compared_stages for path in stage.outputs],
+        rules.compare_runs.output,

@@ -109,7 +109,7 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     assert tree.snakemake_plan() == []
     assert "Nothing to be done" in tree.run("snakemake", "--cores", "2")
     for name in EVERY:
-        assert (tree.folder / "logs" / f"{name}.benchmark.tsv").exists()
+        assert (tree.folder / "logs" / "main" / f"{name}.benchmark.tsv").exists()
     metrics = tree.metrics()
     for masks in ("seeds", "pseudo_masks", "predictions"):
         assert 0 <= metrics[masks]["miou"] <= 100
@@ -166,7 +166,7 @@ def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> Non
     shutil.copytree(tmp_path / "data", tmp_path / "my photos")
     tree.set("index_data", "source", "folder")
     tree.set("index_data", "folder", "my photos")
-    for command in (("snakemake", "--cores", "1", "index_data"), ("dvc", "repro", "index_data")):
+    for command in (("snakemake", "--cores", "1", "--until", "index_data"), ("dvc", "repro", "index_data")):
         assert "my photos/classes.txt: needs 1 to 254 classes" in tree.run(*command, ok=False)
         assert list((tmp_path / "results").rglob("*.*")) == []
 

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 from dvc.repo import Repo
 
 from plda.__main__ import STAGES, path_arguments, sections, stage_function
 from plda.params import Params, read_params
-from workflow.stages import Stage, read_stages
+from workflow.ablations import read_ablations
+from workflow.runs import compared, read_runs
+from workflow.stages import Stage, read_stages, upstream
 
 PLACE = "compute"  # says where a stage runs, not what it computes, so no engine reruns it for that
 # code that every stage runs, and that cannot change what comes out: the command line and the checks of params
@@ -117,40 +120,58 @@ def test_our_reading_of_dvc_yaml_is_dvcs(stages: dict[str, Stage]) -> None:
                 stage.cmd,
                 sorted(d.def_path for d in stage.deps if d not in sections),
                 sorted(o.def_path for o in stage.outs),
+                sorted(o.def_path for o in stage.outs if o.metric),
+                sorted(o.def_path for o in stage.outs if not o.use_cache),
                 sorted(p for d in sections for p in d.params),
             )
     ours = {
-        s.name: (s.command, sorted(s.inputs), sorted(s.outputs), sorted(s.settings)) for s in stages.values()
+        s.name: (
+            s.command,
+            sorted(s.inputs),
+            sorted(s.outputs),
+            sorted(s.metrics),
+            sorted(s.in_git),
+            sorted(s.settings),
+        )
+        for s in stages.values()
     }
     assert ours == theirs
 
 
-def test_the_rules_are_the_stages(stages: dict[str, Stage]) -> None:
-    """Snakemake's own account of every job, had all to be done."""
+def planned(target: str) -> dict[tuple[str, str], tuple[set[str], set[str], str]]:
+    """Snakemake's own account of every job, had all to be done: (rule, run) to inputs, outputs, command."""
     plan = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--printshellcmds"],
+        [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--printshellcmds", target],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     job = (
-        r"^rule (\w+):\n    input: (.*)\n    output: (.*)\n    log: (.*)\n"
+        r"^rule (\w+):\n    input: (.*)\n    output: (.*)\n    log: logs/([\w-]+)/\1.log\n"
         r"(?:    .*\n)*?Shell command: (.*)\n"
     )
-    jobs = {
-        name: (set(inputs.split(", ")), set(outputs.split(", ")), log, command)
-        for name, inputs, outputs, log, command in re.findall(job, plan, re.MULTILINE)
+    return {
+        (name, run): (set(inputs.split(", ")), set(outputs.split(", ")), command)
+        for name, inputs, outputs, run, command in re.findall(job, plan, re.MULTILINE)
     }
-    assert jobs == {
-        name: (
-            set(stage.inputs),
-            set(stage.outputs),
-            f"logs/{name}.log",
-            f"{stage.command} 2>&1 | tee logs/{name}.log",
-        )
-        for name, stage in stages.items()
-    }
+
+
+def as_planned(stage: Stage) -> tuple[set[str], set[str], str]:
+    command = f"{stage.command} 2>&1 | tee logs/{stage.run}/{stage.name}.log"
+    return set(stage.inputs), set(stage.outputs), command
+
+
+def test_the_rules_are_the_stages(stages: dict[str, Stage]) -> None:
+    assert planned("all") == {(s.name, "main"): as_planned(s) for s in stages.values()}
+
+
+def test_the_rules_are_the_stages_of_every_run() -> None:
+    runs = read_runs(ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / "ablations.yaml")
+    expected = {}
+    for made in compared(runs, read_ablations(ROOT / "ablations.yaml")).values():
+        expected |= {(stage.name, stage.run): as_planned(stage) for stage in made.values()}
+    assert planned("ablations") == expected
 
 
 def test_values_come_from_params_yaml_alone() -> None:
@@ -190,4 +211,20 @@ def test_stage_modules_are_imported_only_when_needed() -> None:
 
 def test_paths_stand_in_dvc_yaml_alone() -> None:
     for file in [*(ROOT / "plda").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk")]:
-        assert "results/" not in file.read_text(), f"{file} names a path of a result"
+        assert not re.search("results/.*/", file.read_text()), f"{file} names a path of a stage's result"
+
+
+def test_a_path_of_dvc_yaml_names_the_run_and_the_stage(stages: dict[str, Stage]) -> None:
+    """Else another run's stage would read or write a file of `main`."""
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    paths = [path for group in content["vars"] for path in group.values()]
+    assert "results/" not in yaml.safe_dump(content["stages"]), "paths stand in vars"
+    assert sorted(paths) == sorted(path for stage in stages.values() for path in stage.outputs)
+    for stage in stages.values():
+        assert all(path.startswith(f"results/main/{stage.name}/") for path in stage.outputs)
+
+
+def test_a_stage_stands_after_those_it_reads(stages: dict[str, Stage]) -> None:
+    names = list(stages)
+    for name, stage in stages.items():
+        assert all(names.index(before) < names.index(name) for before in upstream(stage, stages))

@@ -6,7 +6,7 @@ DVC's own reading.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,62 +15,107 @@ import yaml
 
 from plda.params import read_params
 
+DECLARATION, PARAMS = Path("dvc.yaml"), Path("params.yaml")
+MAIN = "main"  # the run that dvc.yaml is written for: params.yaml as it is
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the run.
+    """One stage of a run.
 
     Attributes:
         name: as everywhere.
+        run: the run that makes it, which is in the paths of its outputs.
         command: what a shell runs.
         inputs: paths of the data and the code it reads.
         outputs: paths it writes; one without an ending is a folder.
+        metrics: those of the outputs that hold metrics.
+        in_git: those of the outputs that git keeps, not DVC's cache.
         settings: the sections of params.yaml it obeys, by name.
     """
 
     name: str
+    run: str
     command: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    in_git: tuple[str, ...]
     settings: dict[str, Any]
 
 
 def read_stages(dvc_file: Path, params_file: Path) -> dict[str, Stage]:
-    """Read the stages, in the order of `dvc_file`.
+    """Read the stages of the run `main`, in the order of `dvc_file`.
 
     Raises:
         InputError: a key or a value in `params_file` is wrong.
         KeyError: a `${name}` stands nowhere.
     """
     read_params(params_file)
-    params = yaml.safe_load(params_file.read_text())
-    content = yaml.safe_load(dvc_file.read_text())
+    return fill_stages(yaml.safe_load(dvc_file.read_text()), yaml.safe_load(params_file.read_text()))
+
+
+def fill_stages(declaration: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Stage]:
+    """The stages of `declaration`, as parsed from dvc.yaml, for a run with `params`.
+
+    Raises:
+        KeyError: a `${name}` stands nowhere.
+    """
     values = dict(params)
-    for group in content["vars"]:
+    for group in declaration["vars"]:
         values |= group
-    return {name: _stage(name, _filled(stage, values), params) for name, stage in content["stages"].items()}
+
+    def fill(text: str) -> str:
+        """`text` with each `${a.b}` replaced by values[a][b]."""
+        return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1])), text)
+
+    return {
+        name: _stage(name, map_texts(stanza, fill), params) for name, stanza in declaration["stages"].items()
+    }
 
 
-def _stage(name: str, stage: Mapping[str, Any], params: Mapping[str, Any]) -> Stage:
-    outputs = [_path(o) for kind in ("outs", "metrics", "plots") for o in stage.get(kind, [])]
-    settings = {section: params[section] for section in stage.get("params", [])}
-    return Stage(name, stage["cmd"], tuple(stage.get("deps", [])), tuple(outputs), settings)
+def upstream(stage: Stage, stages: Mapping[str, Stage]) -> list[str]:
+    """The names of the stages that `stage` reads from."""
+    return [name for name, other in stages.items() if set(other.outputs) & set(stage.inputs)]
 
 
-def _path(output: str | Mapping[str, Any]) -> str:
-    """An output is its path, or one path with flags."""
-    return output if isinstance(output, str) else next(iter(output))
+def stages_until(stages: Mapping[str, Stage], last: str) -> dict[str, Stage]:
+    """The stage `last` and all that it needs."""
+    needed = {last}
+    for name in reversed(list(stages)):
+        if name in needed:
+            needed |= set(upstream(stages[name], stages))
+    return {name: stage for name, stage in stages.items() if name in needed}
 
 
-def _filled(node: Any, values: Mapping[str, Any]) -> Any:
-    """`node` with each `${a.b}` in its texts replaced by values[a][b]."""
+def map_texts(node: Any, change: Callable[[str], str]) -> Any:
+    """`node` with `change` made to every text in its lists and dicts, keys too."""
     if isinstance(node, str):
-        return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1])), node)
+        return change(node)
     if isinstance(node, list):
-        return [_filled(item, values) for item in node]
+        return [map_texts(item, change) for item in node]
     if isinstance(node, dict):
-        return {_filled(key, values): _filled(item, values) for key, item in node.items()}
+        return {change(key): map_texts(item, change) for key, item in node.items()}
     return node
+
+
+def _stage(name: str, stanza: Mapping[str, Any], params: Mapping[str, Any]) -> Stage:
+    outputs = [_with_flags(o) for kind in ("outs", "metrics", "plots") for o in stanza.get(kind, [])]
+    return Stage(
+        name=name,
+        run=MAIN,
+        command=stanza["cmd"],
+        inputs=tuple(stanza.get("deps", [])),
+        outputs=tuple(path for path, _ in outputs),
+        metrics=tuple(path for path, _ in map(_with_flags, stanza.get("metrics", []))),
+        in_git=tuple(path for path, flags in outputs if not flags.get("cache", True)),
+        settings={section: params[section] for section in stanza.get("params", [])},
+    )
+
+
+def _with_flags(output: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """An output is its path, or one path with flags."""
+    return (output, {}) if isinstance(output, str) else next(iter(output.items()))
 
 
 def _look_up(values: Mapping[str, Any], name: str) -> Any:

@@ -3,13 +3,13 @@
 
 rule train_cam:
     input:
-        stages["train_cam"].inputs,
+        inputs("train_cam"),
     output:
         outputs("train_cam"),
     log:
-        "logs/train_cam.log",
+        "logs/{run}/train_cam.log",
     benchmark:
-        "logs/train_cam.benchmark.tsv"
+        "logs/{run}/train_cam.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 8
@@ -18,20 +18,21 @@ rule train_cam:
         runtime=720,
         gpu=1,
     params:
-        stages["train_cam"].settings,
+        settings=settings("train_cam"),
+        command=command("train_cam"),
     shell:
-        command("train_cam")
+        "{params.command} 2>&1 | tee {log}"
 
 
 rule infer_cams:
     input:
-        stages["infer_cams"].inputs,
+        inputs("infer_cams"),
     output:
         outputs("infer_cams"),
     log:
-        "logs/infer_cams.log",
+        "logs/{run}/infer_cams.log",
     benchmark:
-        "logs/infer_cams.benchmark.tsv"
+        "logs/{run}/infer_cams.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 8
@@ -40,6 +41,7 @@ rule infer_cams:
         runtime=240,
         gpu=1,
     params:
-        stages["infer_cams"].settings,
+        settings=settings("infer_cams"),
+        command=command("infer_cams"),
     shell:
-        command("infer_cams")
+        "{params.command} 2>&1 | tee {log}"

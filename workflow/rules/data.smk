@@ -3,13 +3,13 @@
 
 rule index_data:
     input:
-        stages["index_data"].inputs,
+        inputs("index_data"),
     output:
         outputs("index_data"),
     log:
-        "logs/index_data.log",
+        "logs/{run}/index_data.log",
     benchmark:
-        "logs/index_data.benchmark.tsv"
+        "logs/{run}/index_data.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 1
@@ -17,20 +17,21 @@ rule index_data:
         mem_mb=2000,
         runtime=60,
     params:
-        stages["index_data"].settings,
+        settings=settings("index_data"),
+        command=command("index_data"),
     shell:
-        command("index_data")
+        "{params.command} 2>&1 | tee {log}"
 
 
 rule download_backbone:
     input:
-        stages["download_backbone"].inputs,
+        inputs("download_backbone"),
     output:
         outputs("download_backbone"),
     log:
-        "logs/download_backbone.log",
+        "logs/{run}/download_backbone.log",
     benchmark:
-        "logs/download_backbone.benchmark.tsv"
+        "logs/{run}/download_backbone.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 1
@@ -38,6 +39,7 @@ rule download_backbone:
         mem_mb=4000,
         runtime=30,
     params:
-        stages["download_backbone"].settings,
+        settings=settings("download_backbone"),
+        command=command("download_backbone"),
     shell:
-        command("download_backbone")
+        "{params.command} 2>&1 | tee {log}"

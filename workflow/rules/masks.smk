@@ -3,13 +3,13 @@
 
 rule make_masks:
     input:
-        stages["make_masks"].inputs,
+        inputs("make_masks"),
     output:
         outputs("make_masks"),
     log:
-        "logs/make_masks.log",
+        "logs/{run}/make_masks.log",
     benchmark:
-        "logs/make_masks.benchmark.tsv"
+        "logs/{run}/make_masks.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 8
@@ -18,6 +18,7 @@ rule make_masks:
         runtime=240,
         gpu=1,
     params:
-        stages["make_masks"].settings,
+        settings=settings("make_masks"),
+        command=command("make_masks"),
     shell:
-        command("make_masks")
+        "{params.command} 2>&1 | tee {log}"

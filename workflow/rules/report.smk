@@ -1,15 +1,15 @@
 """Rules that score and show."""
 
 
-rule evaluate:
+rule evaluate_cams:
     input:
-        stages["evaluate"].inputs,
+        inputs("evaluate_cams"),
     output:
-        outputs("evaluate"),
+        outputs("evaluate_cams"),
     log:
-        "logs/evaluate.log",
+        "logs/{run}/evaluate_cams.log",
     benchmark:
-        "logs/evaluate.benchmark.tsv"
+        "logs/{run}/evaluate_cams.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 1
@@ -17,20 +17,43 @@ rule evaluate:
         mem_mb=4000,
         runtime=60,
     params:
-        stages["evaluate"].settings,
+        settings=settings("evaluate_cams"),
+        command=command("evaluate_cams"),
     shell:
-        command("evaluate")
+        "{params.command} 2>&1 | tee {log}"
+
+
+rule evaluate:
+    input:
+        inputs("evaluate"),
+    output:
+        outputs("evaluate"),
+    log:
+        "logs/{run}/evaluate.log",
+    benchmark:
+        "logs/{run}/evaluate.benchmark.tsv"
+    conda:
+        "../envs/plda.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=settings("evaluate"),
+        command=command("evaluate"),
+    shell:
+        "{params.command} 2>&1 | tee {log}"
 
 
 rule report:
     input:
-        stages["report"].inputs,
+        inputs("report"),
     output:
         outputs("report"),
     log:
-        "logs/report.log",
+        "logs/{run}/report.log",
     benchmark:
-        "logs/report.benchmark.tsv"
+        "logs/{run}/report.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 1
@@ -38,6 +61,7 @@ rule report:
         mem_mb=4000,
         runtime=30,
     params:
-        stages["report"].settings,
+        settings=settings("report"),
+        command=command("report"),
     shell:
-        command("report")
+        "{params.command} 2>&1 | tee {log}"

@@ -3,13 +3,13 @@
 
 rule train_segmenter:
     input:
-        stages["train_segmenter"].inputs,
+        inputs("train_segmenter"),
     output:
         outputs("train_segmenter"),
     log:
-        "logs/train_segmenter.log",
+        "logs/{run}/train_segmenter.log",
     benchmark:
-        "logs/train_segmenter.benchmark.tsv"
+        "logs/{run}/train_segmenter.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 8
@@ -18,20 +18,21 @@ rule train_segmenter:
         runtime=720,
         gpu=1,
     params:
-        stages["train_segmenter"].settings,
+        settings=settings("train_segmenter"),
+        command=command("train_segmenter"),
     shell:
-        command("train_segmenter")
+        "{params.command} 2>&1 | tee {log}"
 
 
 rule predict_masks:
     input:
-        stages["predict_masks"].inputs,
+        inputs("predict_masks"),
     output:
         outputs("predict_masks"),
     log:
-        "logs/predict_masks.log",
+        "logs/{run}/predict_masks.log",
     benchmark:
-        "logs/predict_masks.benchmark.tsv"
+        "logs/{run}/predict_masks.benchmark.tsv"
     conda:
         "../envs/plda.yaml"
     threads: 8
@@ -40,6 +41,7 @@ rule predict_masks:
         runtime=120,
         gpu=1,
     params:
-        stages["predict_masks"].settings,
+        settings=settings("predict_masks"),
+        command=command("predict_masks"),
     shell:
-        command("predict_masks")
+        "{params.command} 2>&1 | tee {log}"

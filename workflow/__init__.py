@@ -1,0 +1,1 @@
+"""What the engines need to know of the stages and of the runs."""

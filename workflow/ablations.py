@@ -1,0 +1,146 @@
+"""Reads ablations.yaml: which runs are compared, and the whole params of each.
+
+python -m workflow.ablations RUN --params FILE     writes a run's params file
+"""
+
+import argparse
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from plda.errors import InputError
+from plda.files import write_text
+from plda.params import Section, check_params, read_params
+from workflow.stages import MAIN, PARAMS
+
+ABLATIONS = Path("ablations.yaml")
+
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+Text = Annotated[str, Field(min_length=1)]
+Changes = dict[str, Any]  # values by dotted name of params.yaml
+
+
+class Ablations(Section):
+    """The whole file; what its fields mean stands there."""
+
+    until: str
+    baseline: str
+    metrics: Annotated[list[Text], Field(min_length=1)]
+    repeats: Annotated[dict[Name, Changes], Field(min_length=1)]
+    common: Changes
+    runs: Annotated[dict[Name, Changes], Field(min_length=1)]
+
+    def full_names(self) -> list[str]:
+        """Every run with every repeat, as in the paths of the results."""
+        return [full_name(run, repeat) for run in self.runs for repeat in self.repeats]
+
+
+def full_name(run: str, repeat: str) -> str:
+    """The name of a run with a repeat."""
+    return f"{run}-{repeat}"
+
+
+def read_ablations(path: Path) -> Ablations:
+    """Read the file, as far as it can be checked by itself.
+
+    Raises:
+        InputError: the file is missing or no YAML, or a field is unknown, missing or wrong.
+    """
+    try:
+        ablations = Ablations.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not YAML: {error}") from error
+    except ValidationError as error:
+        raise InputError("\n".join(_in_words(path, e) for e in error.errors())) from error
+    if MAIN in ablations.runs:
+        raise InputError(f"{path}: runs.{MAIN}: is the name of params.yaml as it is, choose another")
+    if ablations.baseline not in ablations.runs:
+        raise InputError(f"{path}: baseline: {ablations.baseline!r} is not among the runs")
+    names = ablations.full_names()
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: runs, repeats: two runs would be called {name}")
+    return ablations
+
+
+def read_params_of_runs(params_file: Path, ablations_file: Path) -> dict[str, dict[str, Any]]:
+    """The whole params of every run by its full name: `main`, then those of `ablations_file`.
+
+    Raises:
+        InputError: either file is wrong, or a run's params are.
+    """
+    read_params(params_file)
+    params = yaml.safe_load(params_file.read_text())
+    ablations = read_ablations(ablations_file)
+    shared = _changed(params, ablations.common, f"{ablations_file}: common")
+    runs = {MAIN: params}
+    for run, changes in ablations.runs.items():
+        for repeat, draw in ablations.repeats.items():
+            for name in sorted(draw.keys() & (changes.keys() | ablations.common.keys())):
+                place = f"runs.{run}" if name in changes else "common"
+                raise InputError(f"{ablations_file}: {place}.{name}: repeats.{repeat} sets it, too")
+            values = _changed(shared, changes, f"{ablations_file}: runs.{run}")
+            values = _changed(values, draw, f"{ablations_file}: repeats.{repeat}")
+            check_params(values, Path(f"{ablations_file}: run {full_name(run, repeat)}"))
+            runs[full_name(run, repeat)] = values
+    return runs
+
+
+def _changed(params: Mapping[str, Any], changes: Changes, place: str) -> dict[str, Any]:
+    """A copy of `params` with the values at dotted names changed; `place` is where that stands."""
+    changed = copy.deepcopy(dict(params))
+    for name, value in changes.items():
+        *_, last = parts = name.split(".")
+        node: Any = changed
+        for part in parts:
+            parent = node
+            if not isinstance(parent, dict) or part not in parent:
+                raise InputError(f"{place}.{name}: no such value in params.yaml")
+            node = parent[part]
+        if isinstance(node, dict):
+            raise InputError(f"{place}.{name}: is a section of params.yaml, name its values one by one")
+        parent[last] = copy.deepcopy(value)
+    return changed
+
+
+def _in_words(path: Path, error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"] if part != "[key]") or "(whole file)"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{path}: {field}: unknown key"
+        case "missing":
+            return f"{path}: {field}: is missing"
+        case _:
+            return f"{path}: {field}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a run's params file; return the exit status: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow.ablations", description="Write a run's params file."
+    )
+    parser.add_argument("run", metavar="RUN", help="a run of ablations.yaml with a repeat: cam-s0")
+    parser.add_argument("--params", type=Path, required=True, metavar="FILE", help="written")
+    options = parser.parse_args(arguments)
+    try:
+        params = read_params_of_runs(PARAMS, ABLATIONS)
+        if options.run not in params:
+            raise InputError(f"{ABLATIONS}: has no run {options.run}")
+        text = yaml.safe_dump(params[options.run], sort_keys=False)
+        if not options.params.exists() or options.params.read_text() != text:
+            write_text(options.params, text)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

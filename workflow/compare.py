@@ -1,0 +1,186 @@
+"""The table of an ablation: each run's metrics over the repeats, and its differences to the baseline.
+
+Two runs with the same repeat share what the repeat draws (seed, data), so their difference varies less than
+either does: differences are taken in pairs, and their mean has a 95 % t-interval.
+
+    python -m workflow.compare --table results/ablations.csv --summary results/ablations.md
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats  # type: ignore[import-untyped]
+
+from plda.errors import InputError
+from plda.files import write_text
+from workflow.ablations import ABLATIONS, Ablations, full_name, read_ablations
+from workflow.runs import compared, read_runs
+from workflow.stages import DECLARATION, PARAMS
+
+Scores = Mapping[str, Mapping[str, float]]  # metrics by full name of the run
+
+
+def read_metrics(files: Sequence[Path], names: Sequence[str]) -> dict[str, float]:
+    """The metrics called `names` in a run's JSON files, nested names joined by dots; those that are there.
+
+    Raises:
+        InputError: a file is missing or no JSON; a metric stands in several files, or is no number.
+    """
+    found: dict[str, float] = {}
+    for file in files:
+        try:
+            values = dict(_flat(json.loads(file.read_text())))
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise InputError(f"{file}: is not JSON: {error}") from error
+        for name in values.keys() & set(names):
+            if name in found:
+                raise InputError(f"{file}: {name}: stands in another metrics file of the run, too")
+            if isinstance(values[name], bool) or not isinstance(values[name], int | float):
+                raise InputError(f"{file}: {name}: is no number, but {values[name]!r}")
+            found[name] = values[name]
+    return found
+
+
+def compare(scores: Scores, ablations: Ablations) -> pd.DataFrame:
+    """One row per run and metric.
+
+    Args:
+        scores: the metrics of each run, by its full name; what is not there is left out.
+        ablations: runs, repeats, metrics and the baseline.
+
+    Returns:
+        Columns run, metric; n, mean, sd (sample standard deviation) over the repeats; pairs, difference (to
+        the baseline, mean over the pairs), low, high (its 95 % t-interval), positive (pairs with a positive
+        difference). Empty: sd and the interval of fewer than two values, the baseline's difference.
+    """
+    rows = []
+    for run in ablations.runs:
+        for metric in ablations.metrics:
+            own = _by_repeat(scores, ablations, run, metric)
+            base = (
+                {} if run == ablations.baseline else _by_repeat(scores, ablations, ablations.baseline, metric)
+            )
+            differences = [own[repeat] - base[repeat] for repeat in own if repeat in base]
+            mean, sd = mean_and_sd(list(own.values()))
+            difference, low, high = mean_and_interval(differences)
+            rows.append(
+                {
+                    "run": run,
+                    "metric": metric,
+                    "n": len(own),
+                    "mean": mean,
+                    "sd": sd,
+                    "pairs": len(differences),
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                    "positive": sum(d > 0 for d in differences),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; nan where there are too few values."""
+    mean = float(np.mean(values)) if values else math.nan
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and the bounds of its 95 % t-interval; nan where there are too few values."""
+    mean, sd = mean_and_sd(values)
+    half = (
+        float(stats.t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
+        if len(values) > 1
+        else math.nan
+    )
+    return mean, mean - half, mean + half
+
+
+def summarise(table: pd.DataFrame, ablations: Ablations) -> str:
+    """The table in Markdown, one row per run, and a line that says what it compares."""
+    against = f"against {ablations.baseline}"
+    head = ["run", *(title for metric in ablations.metrics for title in (metric, against))]
+    lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
+    for run, rows in table.groupby("run", sort=False):
+        cells = [cell for row in rows.to_dict("records") for cell in (_level(row), _difference(row))]
+        lines.append(_row([str(run), *cells]))
+    repeats = f"{len(ablations.repeats)} repeats" if len(ablations.repeats) > 1 else "1 repeat"
+    notes = [
+        f"Runs up to {ablations.until}, {repeats} ({', '.join(ablations.repeats)}): mean ± sample standard "
+        f"deviation. Differences to {ablations.baseline} are taken repeat by repeat: mean [95 % t-interval] "
+        "positive/pairs; fewer than 2 pairs have no interval."
+    ]
+    nowhere = [m for m in ablations.metrics if not table.loc[table["metric"] == m, "n"].any()]
+    if nowhere:
+        notes.append(f"In no run's metrics: {', '.join(nowhere)}.")
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _by_repeat(scores: Scores, ablations: Ablations, run: str, metric: str) -> dict[str, float]:
+    found = {repeat: scores[full_name(run, repeat)].get(metric) for repeat in ablations.repeats}
+    return {repeat: value for repeat, value in found.items() if value is not None}
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _level(row: Mapping[Hashable, Any]) -> str:
+    if not row["n"]:
+        return ""
+    return f"{row['mean']:.1f}" + (f" ± {row['sd']:.1f}" if row["n"] > 1 else "")
+
+
+def _difference(row: Mapping[Hashable, Any]) -> str:
+    if not row["pairs"]:
+        return ""
+    interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["pairs"] > 1 else ""
+    return f"{row['difference']:+.1f}{interval} {row['positive']}/{row['pairs']}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write and print the comparison; return the exit status: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow.compare", description="Compare the runs of ablations.yaml."
+    )
+    parser.add_argument("--table", type=Path, required=True, metavar="CSV", help="written, for programs")
+    parser.add_argument("--summary", type=Path, required=True, metavar="MD", help="written, for people")
+    options = parser.parse_args(arguments)
+    try:
+        ablations = read_ablations(ABLATIONS)
+        runs = compared(read_runs(DECLARATION, PARAMS, ABLATIONS), ablations)
+        scores = {
+            run: read_metrics([Path(p) for s in stages.values() for p in s.metrics], ablations.metrics)
+            for run, stages in runs.items()
+        }
+        table = compare(scores, ablations)
+        write_text(options.table, table.round(4).to_csv(index=False))
+        summary = summarise(table, ablations)
+        write_text(options.summary, summary)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Keeps each run of ablations.yaml as a DVC experiment of its name: `dvc metrics diff cam-s0 plda-s0`.
+
+An experiment of DVC is a commit on top of HEAD that no branch holds, but the ref
+refs/exps/<first two digits of HEAD>/<the others>/<name>. `dvc exp save` would write one, but it refuses where
+any output of any stage is not in its place. A run needs less: the working tree's tracked files, its params as
+params.yaml, and its metrics, tables and curves in the places of those of the run `main`. So git's plumbing
+writes the commit, through an index of its own; working tree, index and branches stay as they are.
+
+    python -m workflow.experiments     after `snakemake --cores all ablations`
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plda.errors import InputError
+from workflow.ablations import ABLATIONS, read_ablations, read_params_of_runs
+from workflow.runs import compared, read_runs
+from workflow.stages import DECLARATION, MAIN, PARAMS, Stage
+
+
+class Git:
+    """Git's plumbing on the repository around the current folder, with `index` in place of the user's."""
+
+    def __init__(self, index: Path) -> None:
+        self._environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
+
+    def __call__(self, *arguments: str, text: str = "") -> str:
+        """What a command prints, given `text` to read.
+
+        Raises:
+            InputError: it failed; with its own words.
+        """
+        run = subprocess.run(
+            ["git", *arguments], input=text, env=self._environment, capture_output=True, text=True
+        )
+        if run.returncode:
+            raise InputError(f"git {arguments[0]}: {run.stderr.strip()}")
+        return run.stdout.strip()
+
+
+def run_files(
+    main: Mapping[str, Stage], made: Mapping[str, Stage], params: Mapping[str, Any]
+) -> dict[str, str | None]:
+    """What a run's experiment has in place of the files of `main`: text by path, None for what it has not.
+
+    Args:
+        main: the stages of `main`.
+        made: those that the run made or shares.
+        params: the run's.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    files: dict[str, str | None] = {str(PARAMS): yaml.safe_dump(params, sort_keys=False)}
+    for name, stage in main.items():
+        files |= dict.fromkeys(stage.in_git)
+        if name in made:
+            files |= {
+                place: _text(Path(path)) for place, path in zip(stage.in_git, made[name].in_git, strict=True)
+            }
+    return files
+
+
+def keep(git: Git, name: str, files: Mapping[str, str | None], tree: str, parent: str) -> None:
+    """Write one experiment; another one of this name on top of `parent` is replaced.
+
+    Args:
+        git: whose index is overwritten.
+        name: of the run.
+        files: text by path, None for what is not to be there.
+        tree: what is there besides.
+        parent: the commit that DVC shows it under.
+    """
+    git("read-tree", tree)
+    for path, text in files.items():
+        if text is None:
+            git("update-index", "--force-remove", path)
+        else:
+            blob = git("hash-object", "-w", "--stdin", text=text)
+            git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+    ref, own = f"refs/exps/{parent[:2]}/{parent[2:]}/{name}", git("write-tree")
+    if git("for-each-ref", "--format=%(tree)", ref) != own:  # else it keeps its date
+        git("update-ref", ref, git("commit-tree", own, "-p", parent, "-m", f"run {name}"))
+
+
+def _head(git: Git) -> str:
+    try:
+        return git("rev-parse", "--verify", "HEAD")
+    except InputError as error:
+        raise InputError(f"an experiment stands on a commit: run `git commit` first ({error})") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; run `snakemake --cores all ablations` first"
+        ) from error
+
+
+def main() -> int:
+    """Keep every run; return the exit status: 0, or 2 for bad input."""
+    try:
+        runs = read_runs(DECLARATION, PARAMS, ABLATIONS)
+        params = read_params_of_runs(PARAMS, ABLATIONS)
+        experiments = {
+            run: run_files(runs[MAIN], made, params[run])
+            for run, made in compared(runs, read_ablations(ABLATIONS)).items()
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            git = Git(Path(folder) / "index")
+            head = _head(git)
+            git("read-tree", head)
+            git("add", "--update", ":/")  # the working tree made the results, committed or not
+            tree = git("write-tree")
+            for run, files in experiments.items():
+                keep(git, run, files, tree, head)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Kept as DVC experiments: {', '.join(experiments)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Rules that compare the runs of ablations.yaml."""
+
+from workflow.ablations import read_ablations
+from workflow.runs import compared
+
+ablations = read_ablations(ABLATIONS)
+compared_runs = compared(runs, ablations)
+compared_stages = {(s.run, s.name): s for stages in compared_runs.values() for s in stages.values()}.values()
+
+
+localrules:
+    compare_runs,
+
+
+rule compare_runs:
+    input:
+        "workflow/compare.py",
+        [path for stage in compared_stages for path in stage.metrics],
+    output:
+        table="results/ablations.csv",
+        summary="results/ablations.md",
+    log:
+        "logs/compare_runs.log",
+    conda:
+        "../envs/plda.yaml"
+    params:
+        ablations=ablations.model_dump(),
+    shell:
+        "python -m workflow.compare --table {output.table} --summary {output.summary} 2>&1 | tee {log}"
