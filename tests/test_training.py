@@ -16,6 +16,7 @@ from conftest import ROOT, Refusal, run_stage, small_params, write_params
 from plda.data.archive import Archive
 from plda.data.index import read_index
 from plda.data.loading import load_true_mask
+from plda.masks.cams import Cams
 from plda.masks.folder import write_mask
 from plda.models.backbones import build_backbone
 from plda.models.baselines import TagLearner
@@ -155,18 +156,33 @@ def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> N
     assert isinstance(load_network(tmp_path / "network.pt", "cam", classes), CamNetwork)
 
 
-def test_plda_trains_in_mixed_precision(drawn: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("baseline", "parts"), [("cam", ["tags"]), ("seam", ["tags", "minimum", "equivariance", "cross"])]
+)
+def test_plda_trains_either_baseline_in_mixed_precision(
+    drawn: Path, tmp_path: Path, baseline: str, parts: list[str]
+) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
     adaptation = small_params()["train_cam"]["adaptation"] | {"enabled": True, "background": "image"}
-    write_params(params, compute__precision="bf16", train_cam__epochs=4, train_cam__adaptation=adaptation)
+    write_params(
+        params,
+        compute__precision="bf16",
+        train_cam__baseline=baseline,
+        train_cam__epochs=4,
+        train_cam__adaptation=adaptation,
+    )
     assert run_stage("train_cam", params, **paths) == 0
     history = pd.read_csv(tmp_path / "history.csv")
-    losses = history[["loss", "tags", "adversary", "supervision"]]
+    losses = history[["loss", *parts, "adversary", "supervision"]]
+    assert list(history.columns[3 : 3 + losses.shape[1]]) == list(losses)
     assert np.isfinite(losses.to_numpy()).all()
     assert history["tags"].iloc[-1] < history["tags"].iloc[0]
     assert (history[["adversary", "train_source", "train_target"]] > 0).all(axis=None)
-    classes = (drawn / "classes.txt").read_text().split()
-    assert isinstance(load_network(tmp_path / "network.pt", "cam", classes), CamNetwork)
+    data = {name: drawn / file for name, file in DATA.items()}
+    cams = tmp_path / "cams.npz"
+    assert run_stage("infer_cams", params, cam_network=tmp_path / "network.pt", cams=cams, **data) == 0
+    entry = read_index(drawn / "index.csv", "train")[0]
+    assert 0.5 < float(Cams(cams).read(entry.key).max()) <= 1
 
 
 def test_two_processes_compute_what_one_does(drawn: Path, tmp_path: Path) -> None:
