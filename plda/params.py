@@ -5,7 +5,7 @@ types and values out of range are refused before any work starts.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,9 @@ Backbone = Literal[
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Checked = TypeVar("Checked", bound=Section)
 
 
 class Compute(Section):
@@ -161,28 +164,36 @@ def read_params(path: Path) -> Params:
     Raises:
         InputError: the file is missing or no YAML, or names every field that is unknown, missing or wrong.
     """
+    return check(Params, read_yaml(path), path)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        InputError: it is missing or no YAML.
+    """
     try:
-        values = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not YAML: {error}") from error
-    return check_params(values, path)
 
 
-def check_params(values: Any, path: Path) -> Params:
-    """Check `values`, as parsed from `path`.
+def check(kind: type[Checked], values: Any, path: Path | str) -> Checked:
+    """Check `values`, as parsed from `path`, which is named in what is said of them.
 
     Raises:
         InputError: one line per field that is unknown, missing or wrong.
     """
     try:
-        return Params.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise InputError("\n".join(_in_words(path, e) for e in error.errors())) from error
 
 
-def _in_words(path: Path, error: Any) -> str:
+def _in_words(path: Path | str, error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"] if "[" not in str(part)) or "(whole file)"
     match error["type"]:
         case "extra_forbidden":

@@ -251,7 +251,8 @@ def test_a_network_of_other_classes_or_kind(drawn: Path, tmp_path: Path, refused
         ("cam", ("background", "car"), "field classes: trained for background, car"),
         ("segmenter", ("background", "car"), "field kind: is 'segmenter', 'cam' is needed"),
     ):
-        architecture = Architecture(kind, "resnet10", 16, "trained", "lraspp", classes)
+        head = {"cam": "seam", "segmenter": "lraspp"}[kind]
+        architecture = Architecture(kind, "resnet10", 16, "trained", head, classes)
         save_network(tmp_path / "n.pt", architecture, architecture.build().state_dict())
         message = refused(
             run_stage,

@@ -16,7 +16,7 @@ from plda.data.images import VOID, colour, encode_mask, keep_image, read_image, 
 from plda.data.index import read_index
 from plda.data.loading import load_image
 from plda.data.transforms import augment
-from plda.params import Training, check_params
+from plda.params import Params, Training, check
 
 ORIENTATION = 0x0112
 
@@ -125,8 +125,8 @@ def test_masks_keep_their_ids_and_have_colours() -> None:
 
 
 def training(**changes: object) -> Training:
-    return check_params(
-        small_params(**{f"train_cam__{k}": v for k, v in changes.items()}), Path("test")
+    return check(
+        Params, small_params(**{f"train_cam__{k}": v for k, v in changes.items()}), Path("test")
     ).train_cam
 
 

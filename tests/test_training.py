@@ -22,7 +22,7 @@ from plda.models.backbones import build_backbone
 from plda.models.baselines import TagLearner
 from plda.models.cam import CamNetwork
 from plda.models.saved import load, load_network
-from plda.params import Training, check_params
+from plda.params import Params, Training, check
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.loop import make_optimizer, set_lr
 from plda.training.order import Order
@@ -30,7 +30,7 @@ from plda.training.order import Order
 
 def training(**changes: object) -> Training:
     changed = {f"train_cam__{name}": value for name, value in changes.items()}
-    return check_params(small_params(**changed), Path("test")).train_cam
+    return check(Params, small_params(**changed), "test").train_cam
 
 
 def test_order_is_a_permutation_an_epoch_and_can_be_entered_anywhere() -> None:

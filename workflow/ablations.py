@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from plda.errors import InputError
 from plda.files import write_text
-from plda.params import Section, check_params, read_params
+from plda.params import Params, Section, check, read_yaml
 from workflow.stages import MAIN, PARAMS
 
 ABLATIONS = Path("ablations.yaml")
@@ -51,14 +51,7 @@ def read_ablations(path: Path) -> Ablations:
     Raises:
         InputError: the file is missing or no YAML, or a field is unknown, missing or wrong.
     """
-    try:
-        ablations = Ablations.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not YAML: {error}") from error
-    except ValidationError as error:
-        raise InputError("\n".join(_in_words(path, e) for e in error.errors())) from error
+    ablations = check(Ablations, read_yaml(path), path)
     if MAIN in ablations.runs:
         raise InputError(f"{path}: runs.{MAIN}: is the name of params.yaml as it is, choose another")
     if ablations.baseline not in ablations.runs:
@@ -76,8 +69,8 @@ def read_params_of_runs(params_file: Path, ablations_file: Path) -> dict[str, di
     Raises:
         InputError: either file is wrong, or a run's params are.
     """
-    read_params(params_file)
-    params = yaml.safe_load(params_file.read_text())
+    params = read_yaml(params_file)
+    check(Params, params, params_file)
     ablations = read_ablations(ablations_file)
     shared = _changed(params, ablations.common, f"{ablations_file}: common")
     runs = {MAIN: params}
@@ -88,7 +81,7 @@ def read_params_of_runs(params_file: Path, ablations_file: Path) -> dict[str, di
                 raise InputError(f"{ablations_file}: {place}.{name}: repeats.{repeat} sets it, too")
             values = _changed(shared, changes, f"{ablations_file}: runs.{run}")
             values = _changed(values, draw, f"{ablations_file}: repeats.{repeat}")
-            check_params(values, Path(f"{ablations_file}: run {full_name(run, repeat)}"))
+            check(Params, values, f"{ablations_file}: run {full_name(run, repeat)}")
             runs[full_name(run, repeat)] = values
     return runs
 
@@ -108,17 +101,6 @@ def _changed(params: Mapping[str, Any], changes: Changes, place: str) -> dict[st
             raise InputError(f"{place}.{name}: is a section of params.yaml, name its values one by one")
         parent[last] = copy.deepcopy(value)
     return changed
-
-
-def _in_words(path: Path, error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"] if part != "[key]") or "(whole file)"
-    match error["type"]:
-        case "extra_forbidden":
-            return f"{path}: {field}: unknown key"
-        case "missing":
-            return f"{path}: {field}: is missing"
-        case _:
-            return f"{path}: {field}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
