@@ -35,6 +35,7 @@ AFTER_CAMS = [
     "predict_masks",
     "evaluate",
 ]
+STUDIES = sorted(path.stem for path in (ROOT / "docs/ablations").glob("*.yaml"))
 SMALL: dict[str, Any] = {
     "until": "evaluate",
     "baseline": "a",
@@ -61,8 +62,9 @@ def own(runs: dict[str, dict[str, Stage]], run: str) -> set[str]:
     return {name for name, stage in runs[run].items() if stage.run == run}
 
 
-def test_the_shipped_comparison_fits_the_shipped_params() -> None:
-    files = ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / "ablations.yaml"
+@pytest.mark.parametrize("file", ["ablations.yaml", *(f"docs/ablations/{name}.yaml" for name in STUDIES)])
+def test_a_shipped_comparison_fits_the_shipped_params(file: str) -> None:
+    files = ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / file
     runs = read_runs(*files)
     assert list(runs) == ["main", *read_ablations(files[2]).full_names()]
     for stages in runs.values():
