@@ -70,6 +70,7 @@ class Training(Section):
     output_stride: Literal[8, 16, 32]
     batch_norm: Literal["trained", "frozen"]
     epochs: Count
+    stop_after: Count | None
     batch_size: Count
     crop: Annotated[int, Field(ge=32)]
     scale: tuple[Positive, Positive]
@@ -90,9 +91,11 @@ class Training(Section):
         return values
 
     @model_validator(mode="after")
-    def _scale_is_ordered(self) -> "Training":
+    def _values_fit(self) -> "Training":
         if self.scale[0] > self.scale[1]:
             raise ValueError("scale: the smaller factor comes first")
+        if (self.stop_after or 0) > self.epochs:
+            raise ValueError("stop_after: more than the epochs")
         return self
 
 

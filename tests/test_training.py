@@ -46,6 +46,18 @@ def test_order_is_a_permutation_an_epoch_and_can_be_entered_anywhere() -> None:
     assert list(Order(10, 3, 4, seed=6)) != order
 
 
+def test_a_training_may_stop_early_on_the_whole_schedule(drawn: Path, tmp_path: Path) -> None:
+    assert list(Order(10, 3, 4, seed=5, stop_after=2)) == list(Order(10, 3, 4, seed=5))[:6]
+    histories = []
+    for stop in (None, 3):
+        params, paths = trainer("train_cam", drawn, tmp_path)
+        write_params(params, train_cam__epochs=5, train_cam__stop_after=stop)
+        assert run_stage("train_cam", params, **paths) == 0
+        histories.append(pd.read_csv(tmp_path / "history.csv"))
+    assert len(histories[0]) == 5
+    pd.testing.assert_frame_equal(histories[0][:3], histories[1])
+
+
 def test_processes_share_the_batches_of_one() -> None:
     alone = list(Order(11, 4, 2, seed=0))
     two = [list(Order(11, 4, 2, seed=0, rank=rank, world=2)) for rank in (0, 1)]

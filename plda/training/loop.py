@@ -168,14 +168,15 @@ def _run(
         settings.batch_size,
         settings.epochs,
         seed,
+        stop_after=settings.stop_after,
         start=state.step,
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
     with Progress(
-        steps=order.steps,
+        steps=order.stop,
         start=state.step,
-        epochs=settings.epochs,
+        epochs=settings.stop_after or settings.epochs,
         batch_size=order.batch_size,
         silent=not fabric.is_global_zero,
     ) as progress:

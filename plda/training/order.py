@@ -10,7 +10,9 @@ from plda.randomness import mixed
 
 
 class Order(Sampler[list[Item]]):
-    """The batches of a whole training from step `start` on, each a list of (epoch, position).
+    """The batches of a training from step `start` on, each a list of (epoch, position).
+
+    A training of `epochs` has `steps` steps; it ends at step `stop`, before them if it is told to stop early.
 
     Every epoch is a permutation of all items, drawn from (seed, epoch); what does not fill a batch is left
     out of that epoch. With several processes each takes every `world`-th item of the same batch, so the
@@ -24,6 +26,7 @@ class Order(Sampler[list[Item]]):
         epochs: int,
         seed: int,
         *,
+        stop_after: int | None = None,
         start: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -32,14 +35,15 @@ class Order(Sampler[list[Item]]):
         self._start, self._rank, self._world = start, rank, world
         self.steps_per_epoch = items // self.batch_size
         self.steps = epochs * self.steps_per_epoch
+        self.stop = self.steps if stop_after is None else stop_after * self.steps_per_epoch
 
     def __len__(self) -> int:
-        return self.steps - self._start
+        return self.stop - self._start
 
     def __iter__(self) -> Iterator[list[Item]]:
         permutation: list[int] = []
         drawn = -1
-        for step in range(self._start, self.steps):
+        for step in range(self._start, self.stop):
             epoch, batch = divmod(step, self.steps_per_epoch)
             if epoch != drawn:
                 random = torch.Generator().manual_seed(mixed(self._seed, epoch))
