@@ -103,10 +103,13 @@ class PldaLearner(nn.Module):
         if self.switches.adversary:
             losses["adversary"] = self._adversary(output, domain_labels(source, target), strength)
         if self.switches.supervision:
-            keeps = self.switches.background
-            of_source = self._labels(image, output, tags, source, keeps in ("image", "both"))
-            of_target = self._labels(erased, second, tags, target, keeps == "both")
-            losses["supervision"] = self._taught(output, of_source) + self._taught(output, of_target)
+            # both looks side by side, since PAMR on small maps is many small steps
+            losses["supervision"] = self._supervision(
+                torch.cat([image, erased]),
+                torch.cat([tags, tags]),
+                torch.cat([output.scores, second.scores]),
+                torch.cat([source, target]),
+            )
         return losses
 
     def _adversary(self, output: CamOutput, labels: Tensor, strength: float) -> Tensor:
@@ -119,19 +122,22 @@ class PldaLearner(nn.Module):
         with _all_digits(logits):
             return self._mean(adversarial_loss(logits.float(), labels), labelled)
 
-    def _labels(
-        self, image: Tensor, output: CamOutput, tags: Tensor, teaches: Tensor, background: bool
-    ) -> Tensor:
-        """The pseudo-labels of one look: an image, what was said of it, the pixels that teach."""
-        with _all_digits(image):
-            size = [self.switches.pamr_scale * side for side in output.scores.shape[-2:]]
-            small = resize(denormalise(image.float()), size)
-            return pseudo_labels(output.scores, small, tags, teaches, background=background)
-
-    def _taught(self, output: CamOutput, labels: Tensor) -> Tensor:
-        """L_cps by the pseudo-labels of one look."""
-        with _all_digits(labels):
-            return self._mean(supervision_loss(output.scores, labels), labels.any(dim=1))
+    def _supervision(self, images: Tensor, tags: Tensor, scores: Tensor, teaches: Tensor) -> Tensor:
+        """L_cps of both looks, of which each argument holds the first in its first half, (2 B, ...)."""
+        keeps = self.switches.background
+        with _all_digits(scores):
+            size = [self.switches.pamr_scale * side for side in scores.shape[-2:]]
+            small = resize(denormalise(images.float()), size)
+            labels = pseudo_labels(scores, small, tags, teaches, background=keeps != "none")
+            of_source, of_target = labels.chunk(2)
+            if keeps == "image":
+                of_target = torch.cat([torch.zeros_like(of_target[:, :1]), of_target[:, 1:]], dim=1)
+            taught, _ = scores.chunk(2)  # what was said of the erased image carries no gradient
+            losses = [
+                self._mean(supervision_loss(taught, labels), labels.any(dim=1))
+                for labels in (of_source, of_target)
+            ]
+        return torch.stack(losses).sum()
 
     def _mean(self, loss: Tensor, labelled: Tensor) -> Tensor:
         """A mean over all pixels, or the same over the labelled ones, (B, h, w) bool."""
