@@ -16,7 +16,7 @@ from plda.__main__ import STAGES, path_arguments, sections, stage_function
 from plda.params import Params, read_params
 from workflow.ablations import read_ablations
 from workflow.runs import compared, read_runs
-from workflow.stages import Stage, read_stages, upstream
+from workflow.stages import Stage, upstream
 
 PLACE = "compute"  # says where a stage runs, not what it computes, so no engine reruns it for that
 # code that every stage runs, and that cannot change what comes out: the command line and the checks of params
@@ -25,7 +25,7 @@ FRAME = {"plda/__init__.py", "plda/__main__.py", "plda/errors.py", "plda/params.
 
 @pytest.fixture(scope="module")
 def stages() -> dict[str, Stage]:
-    return read_stages(ROOT / "dvc.yaml", ROOT / "params.yaml")
+    return read_runs(ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / "ablations.yaml")["main"]
 
 
 def test_stages_functions_and_sections_have_the_same_names(stages: dict[str, Stage]) -> None:

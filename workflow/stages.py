@@ -1,4 +1,4 @@
-"""Reads dvc.yaml and params.yaml into {name: Stage}, which is all that the Snakemake rules know of a stage.
+"""Fills dvc.yaml with a run's params into {name: Stage}: all that the Snakemake rules know of a stage.
 
 Understood is the part of DVC's format that our dvc.yaml uses: `vars` with plain values, `${...}` of these and
 of params.yaml, and stages with cmd, deps, params, outs, metrics and plots. A test holds the result against
@@ -10,10 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
-
-from plda.params import read_params
 
 DECLARATION, PARAMS = Path("dvc.yaml"), Path("params.yaml")
 MAIN = "main"  # the run that dvc.yaml is written for: params.yaml as it is
@@ -42,17 +38,6 @@ class Stage:
     metrics: tuple[str, ...]
     in_git: tuple[str, ...]
     settings: dict[str, Any]
-
-
-def read_stages(dvc_file: Path, params_file: Path) -> dict[str, Stage]:
-    """Read the stages of the run `main`, in the order of `dvc_file`.
-
-    Raises:
-        InputError: a key or a value in `params_file` is wrong.
-        KeyError: a `${name}` stands nowhere.
-    """
-    read_params(params_file)
-    return fill_stages(yaml.safe_load(dvc_file.read_text()), yaml.safe_load(params_file.read_text()))
 
 
 def fill_stages(declaration: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Stage]:

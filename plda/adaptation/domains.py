@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from plda.models.cam import stretch
+
 SOURCE, TARGET, IGNORED = 0, 1, 255
-EPSILON = 1e-5
 
 
 @torch.no_grad()
@@ -31,12 +32,7 @@ def confident(maps: Tensor, tags: Tensor, threshold: float) -> Tensor:
     Returns:
         (B, C, h, w) bool.
     """
-    m = maps.relu()
-    low = m.amin(dim=(2, 3), keepdim=True)
-    high = m.amax(dim=(2, 3), keepdim=True)
-    m = torch.where(m < low + EPSILON, 0, m)
-    stretched = (m - low - EPSILON) / (high - low + EPSILON)
-    return stretched * tags[:, :, None, None] > threshold
+    return stretch(maps) * tags[:, :, None, None] > threshold
 
 
 @torch.no_grad()

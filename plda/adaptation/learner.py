@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
-from plda.data.transforms import denormalise, resize
+from plda.data.transforms import denormalise, full_precision, resize
 from plda.models.baselines import Baseline
 from plda.models.cam import CamOutput
 
@@ -119,13 +119,13 @@ class PldaLearner(nn.Module):
             labels = F.interpolate(labels.float(), features.shape[-2:], mode="nearest").long()
         labelled = (labels != IGNORED).any(dim=1)
         logits = self.heads(features, strength, labelled)
-        with _all_digits(logits):
+        with full_precision(logits):  # the formulas need all their digits
             return self._mean(adversarial_loss(logits.float(), labels), labelled)
 
     def _supervision(self, images: Tensor, tags: Tensor, scores: Tensor, teaches: Tensor) -> Tensor:
         """L_cps of both looks, of which each argument holds the first in its first half, (2 B, ...)."""
         keeps = self.switches.background
-        with _all_digits(scores):
+        with full_precision(scores):
             size = [self.switches.pamr_scale * side for side in scores.shape[-2:]]
             small = resize(denormalise(images.float()), size)
             labels = pseudo_labels(scores, small, tags, teaches, background=keeps != "none")
@@ -144,11 +144,6 @@ class PldaLearner(nn.Module):
         if not self.switches.per_labelled:
             return loss
         return loss * labelled.numel() / labelled.sum().clamp(min=1)
-
-
-def _all_digits(x: Tensor) -> torch.autocast:
-    """Mixed precision is off within: the formulas need all their digits."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 @contextmanager

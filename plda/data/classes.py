@@ -1,5 +1,6 @@
 """classes.txt: the fixed list of classes of a data set; a class's id is its place in it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from plda.errors import InputError
@@ -26,3 +27,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
         if ";" in name:
             raise InputError(f"{path}: class {name!r}: `;` separates tags, so no name may hold it")
     return classes
+
+
+def class_ids(tags: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """The id of each tag: its place in `classes`, where background is 0."""
+    return [classes.index(tag) for tag in tags]

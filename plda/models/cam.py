@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from plda.models.backbones import Backbone
 
+EPSILON = 1e-5
+
 
 class CamOutput(NamedTuple):
     """What the network says of a batch.
@@ -52,3 +54,10 @@ class CamNetwork(nn.Module):
 def tag_loss(output: CamOutput, tags: Tensor) -> Tensor:
     """Multilabel soft margin of the tag logits against `tags`, (B, C) float 0 or 1; a scalar."""
     return F.multilabel_soft_margin_loss(output.logits, tags)
+
+
+def stretch(maps: Tensor) -> Tensor:
+    """Each (B, K, h, w) map's range above 0, less 1e-5 at its lower end, becomes [0, 1]; a flat map is 0."""
+    maps = maps.relu()
+    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
+    return (maps - low - EPSILON).relu() / (high - low + EPSILON)

@@ -26,13 +26,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from plda.data.transforms import resize
+from plda.data.transforms import full_precision, resize
 from plda.models.backbones import Backbone
-from plda.models.cam import CamOutput, tag_loss
+from plda.models.cam import EPSILON, CamOutput, stretch, tag_loss
 
 VIEW = 0.3  # scale of the second view
 LEAST = 32  # its least side in pixels: below that some backbones leave no pixel of a map
-EPSILON = 1e-5
 
 
 def strongest(maps: Tensor) -> Tensor:
@@ -71,13 +70,6 @@ def pixel_correlation(maps: Tensor, g: Tensor) -> Tensor:
     # dividing the product instead of the columns spares one more tensor of that size
     refined = maps.flatten(2) @ alike / (alike.sum(dim=1, keepdim=True) + EPSILON)
     return refined.reshape(maps.shape)
-
-
-def stretch(maps: Tensor) -> Tensor:
-    """Each (B, K, h, w) map's range above 0, less 1e-5 at its lower end, becomes [0, 1]; a flat map is 0."""
-    maps = maps.relu()
-    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
-    return (maps - low - EPSILON).relu() / (high - low + EPSILON)
 
 
 def comparable(maps: Tensor, tags: Tensor, size: Sequence[int]) -> Tensor:
@@ -150,7 +142,7 @@ class SeamNetwork(nn.Module):
         """The same as `forward`, and what the losses need besides."""
         features = self.backbone(image)
         scores = self.head(features["stage4"]).float()  # mixed precision is too coarse for thresholds
-        with torch.autocast(image.device.type, enabled=False):  # nor would affinities keep their digits
+        with full_precision(image):  # nor would affinities keep their digits
             size = scores.shape[-2:]
             inputs = image, features["stage2"].detach(), features["stage3"].detach()
             colours, fine, coarse = (resize(x.float(), size) for x in inputs)
@@ -161,10 +153,9 @@ class SeamNetwork(nn.Module):
 
     def losses(self, image: Tensor, tags: Tensor) -> tuple[CamOutput, dict[str, Tensor]]:
         """What it says of a batch, and the scalars whose sum it is trained on; (B, C) tags, float 0 or 1."""
-        with torch.autocast(image.device.type, enabled=False):  # which knows no anti-aliasing in bfloat16
-            small = resize(image.float(), [max(LEAST, round(VIEW * side)) for side in image.shape[-2:]])
+        small = resize(image, [max(LEAST, round(VIEW * side)) for side in image.shape[-2:]])
         first, second = views = self.look(image), self.look(small)
-        with torch.autocast(image.device.type, enabled=False):
+        with full_precision(image):
             size = second.refined.shape[-2:]
             present = torch.cat([torch.ones_like(tags[:, :1]), tags], dim=1)
             cls1, cls2 = (tag_loss(view.output, tags) for view in views)

@@ -105,11 +105,9 @@ def epoch_curves(column: str, title: str, cam: pd.DataFrame, segmenter: pd.DataF
             marker = "o" if len(table) < 20 else ""
             axes.plot(table["epoch"], table[column], lw=width, marker=marker, ms=4, label=name, **style)
             ends.append(f"{name} from {table[column].iloc[0]:.3g} to {table[column].iloc[-1]:.3g}")
-        axes.set(xlabel="epoch", ylabel=title)
-        axes.set_xlim(0.5, max(cam["epoch"].max(), segmenter["epoch"].max()) + 0.5)
+        axes.set(ylabel=title)
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid()
+        _epochs(axes, max(cam["epoch"].max(), segmenter["epoch"].max()))
         _legend(figure)
         return _svg(figure, column, f"Curves: {title} by epoch; {', '.join(ends)}")
 
@@ -132,11 +130,9 @@ def domain_curves(history: pd.DataFrame) -> str:
                 if column in history:
                     axes.plot(history["epoch"], history[column], dashes, color=colour, label=label)
                     ends.append(f"{label} {history[column].iloc[-1]:.0f} percent at the end")
-        axes.set(xlabel="epoch", ylabel="percent", ylim=(0, 100))
-        axes.set_xlim(0.5, history["epoch"].max() + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid()
-        figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2, borderpad=0.2)
+        axes.set(ylabel="percent", ylim=(0, 100))
+        _epochs(axes, history["epoch"].max())
+        _legend(figure, columns=2)
         return _svg(figure, "domains", f"Curves: source and target pixels by epoch; {', '.join(ends)}")
 
 
@@ -145,8 +141,15 @@ def _axes(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _legend(figure: Figure) -> None:
-    figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2, borderpad=0.2)
+def _epochs(axes: Axes, last: int) -> None:
+    """The horizontal axis counts epochs, 1 to `last`."""
+    axes.set(xlabel="epoch", xlim=(0.5, last + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid()
+
+
+def _legend(figure: Figure, columns: int = 3) -> None:
+    figure.legend(loc="outside upper left", ncols=columns, columnspacing=1.2, borderpad=0.2)
 
 
 def _short(name: str, most: int = 18) -> str:

@@ -20,16 +20,17 @@ from torch.nn import functional as F
 
 from plda.adaptation.domains import SOURCE, TARGET, confident, domain_labels, erase
 from plda.data.archive import Archive
+from plda.data.classes import class_ids
 from plda.data.datasets import tag_vector
 from plda.data.images import VOID
 from plda.data.index import Entry
 from plda.data.loading import load_image, load_true_mask
 from plda.data.transforms import normalise, resize
 from plda.masks.cams import normalise_maps
-from plda.masks.seeds import pseudo_mask, strengths
+from plda.masks.seeds import strengths
 from plda.models.cam import CamOutput, tag_loss
 from plda.scoring.confusion import percent
-from plda.scoring.masks import recall_by_part, score_seeds
+from plda.scoring.masks import recall_by_part, score_seeds, seed_masks
 
 DOMAINS = {"source": SOURCE, "target": TARGET}
 RIDGE = 1e-3
@@ -95,21 +96,19 @@ class Inspection:
             maps[entry.key] = normalise_maps(output.maps[0, present]).cpu()
             features.append(domain_features(output.features["stage4"], labels))
             truth = load_true_mask(self._archive, entry.mask) if entry.mask else None
-            ids = [self._classes.index(tag) for tag in entry.tags]
-            counts.add(labels[0, present].cpu(), ids, truth)
+            counts.add(labels[0, present].cpu(), class_ids(entry.tags, self._classes), truth)
         seen = {"tags": sum(losses) / len(losses), **counts.scores(), "gap": proxy_a_distance(features)}
         return seen | self._seeds(entries, maps)
 
     def _seeds(self, entries: Sequence[Entry], maps: dict[str, Tensor]) -> dict[str, float]:
         background = strengths(maps.values()).otsu()
 
-        def mask_of(entry: Entry) -> np.ndarray:
-            ids = [self._classes.index(tag) for tag in entry.tags]
-            return pseudo_mask(maps[entry.key], ids, background, 0.0, (entry.height, entry.width)).numpy()
+        def maps_of(entry: Entry) -> Tensor:
+            return maps[entry.key]
 
-        confusion = score_seeds(entries, self._archive, lambda e: maps[e.key], self._classes, [background])[0]
+        (confusion,) = score_seeds(entries, self._archive, maps_of, self._classes, [background])
         seen = {"seeds": confusion.scores().mean()["miou"]} if confusion.pixels else {}
-        parts = recall_by_part(entries, self._archive, mask_of) or {}
+        parts = recall_by_part(entries, self._archive, seed_masks(maps_of, self._classes, background)) or {}
         return seen | {name: percent(share) for name, share in parts.items()}
 
     def _image(self, entry: Entry) -> Tensor:

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plda.data.archive import Archive
+from plda.data.classes import class_ids
 from plda.data.index import Entry
 from plda.data.loading import load_true_mask
+from plda.masks.seeds import pseudo_mask
 from plda.scoring.confusion import Confusion
 
 CURVE = tuple(round(0.02 * i, 2) for i in range(1, 46))
@@ -27,6 +29,18 @@ def score_masks(
         if entry.mask:
             confusion.add(load_true_mask(archive, entry.mask), mask_of(entry))
     return confusion
+
+
+def seed_masks(
+    maps_of: Callable[[Entry], Tensor], classes: Sequence[str], background: float
+) -> Callable[[Entry], np.ndarray]:
+    """An entry's seeds as a mask, (H, W) class ids; `maps_of` as in `score_seeds`."""
+
+    def mask_of(entry: Entry) -> np.ndarray:
+        ids, size = class_ids(entry.tags, classes), (entry.height, entry.width)
+        return pseudo_mask(maps_of(entry), ids, background, 0.0, size).numpy()
+
+    return mask_of
 
 
 def score_seeds(
@@ -51,7 +65,7 @@ def score_seeds(
         truth = load_true_mask(archive, entry.mask)
         maps = F.interpolate(maps_of(entry)[None], truth.shape, mode="bilinear", align_corners=False)
         strength, winner = (x.numpy() for x in maps[0].max(dim=0))
-        ids = np.array([classes.index(tag) for tag in entry.tags])[winner]
+        ids = np.array(class_ids(entry.tags, classes))[winner]
         # how many of the sorted thresholds the pixel's strength exceeds
         level = np.searchsorted(thresholds[order], strength, side="left")
         known = truth < len(classes)

@@ -4,7 +4,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -14,8 +13,7 @@ from plda.data.index import Entry, read_index
 from plda.files import write_json, write_text
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask
-from plda.masks.seeds import pseudo_mask
-from plda.scoring.masks import CURVE, recall_by_part, score_masks, score_seeds
+from plda.scoring.masks import CURVE, recall_by_part, score_masks, score_seeds, seed_masks
 from plda.scoring.summary import (
     background_metrics,
     class_table,
@@ -59,14 +57,10 @@ def evaluate_cams(
     def maps_of(entry: Entry) -> Tensor:
         return maps.read(entry.key)
 
-    def seed_mask(entry: Entry) -> np.ndarray:
-        ids = [names.index(tag) for tag in entry.tags]
-        return pseudo_mask(maps_of(entry), ids, chosen["seeds"], 0.0, (entry.height, entry.width)).numpy()
-
     seeds, *curve = score_seeds(entries, archive, maps_of, names, (chosen["seeds"], *CURVE))
     masks = score_masks(entries, archive, partial(load_mask, pseudo_masks), len(names))
     confusions = {"seeds": seeds, "pseudo_masks": masks}
-    parts = {"seeds": recall_by_part(entries, archive, seed_mask)}
+    parts = {"seeds": recall_by_part(entries, archive, seed_masks(maps_of, names, chosen["seeds"]))}
     metrics = background_metrics(
         collect_metrics(confusions, parts), dict(zip(CURVE, curve, strict=True)), chosen
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.classes import class_ids, read_classes
 from plda.data.index import read_index
 from plda.data.loading import load_image
 from plda.masks.cams import map_size, multi_scale, normalise_maps, write_cams
@@ -48,7 +48,7 @@ def infer_cams(
     def maps() -> Iterator[tuple[str, Tensor]]:
         entries = read_index(index, "train")
         for entry in tqdm(entries, unit="image", disable=not sys.stderr.isatty()):
-            ids = [names.index(tag) - 1 for tag in entry.tags]
+            ids = [class_id - 1 for class_id in class_ids(entry.tags, names)]
             averaged = multi_scale(
                 lambda x, ids=ids: network(x).maps[:, ids],  # type: ignore[misc]
                 load_image(archive, entry).to(device),

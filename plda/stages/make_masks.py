@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from plda.adaptation.pamr import pamr
 from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.classes import class_ids, read_classes
 from plda.data.index import Entry, read_index
 from plda.data.loading import load_image
 from plda.data.transforms import resize
@@ -73,7 +73,7 @@ def make_masks(
         for entry in tqdm(entries, unit="image", disable=not sys.stderr.isatty()):
             mask = pseudo_mask(
                 refined(entry),
-                [names.index(tag) for tag in entry.tags],
+                class_ids(entry.tags, names),
                 for_masks,
                 make_masks.undecided,
                 (entry.height, entry.width),
