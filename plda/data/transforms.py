@@ -27,8 +27,7 @@ def denormalise(image: Tensor) -> Tensor:
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, H, W) float to (B, C, *size), bilinear; anti-aliased where it shrinks."""
-    with full_precision(image):  # bfloat16 knows no anti-aliasing on a CPU
-        return F.interpolate(image, tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(image, tuple(size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def full_precision(x: Tensor) -> torch.autocast:

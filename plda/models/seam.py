@@ -153,7 +153,8 @@ class SeamNetwork(nn.Module):
 
     def losses(self, image: Tensor, tags: Tensor) -> tuple[CamOutput, dict[str, Tensor]]:
         """What it says of a batch, and the scalars whose sum it is trained on; (B, C) tags, float 0 or 1."""
-        small = resize(image, [max(LEAST, round(VIEW * side)) for side in image.shape[-2:]])
+        # in mixed precision the image may come in bfloat16, which knows no anti-aliasing on a CPU
+        small = resize(image.float(), [max(LEAST, round(VIEW * side)) for side in image.shape[-2:]])
         first, second = views = self.look(image), self.look(small)
         with full_precision(image):
             size = second.refined.shape[-2:]
