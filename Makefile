@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run check lint test package adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
+.PHONY: run check lint test package crf adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
 run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
 	snakemake --cores all --quiet host reason rules
@@ -25,6 +25,10 @@ package: .venv/ready ## what users of `pip install .` get, in a folder of its ow
 	rm -rf build/package && uv pip install --quiet --no-deps --target build/package .
 	test -f build/package/plda/report/page.html.j2
 	cd build && PYTHONPATH=package package/bin/plda --version && PYTHONPATH=package package/bin/plda --help
+
+crf: .venv/ready ## what make_masks.refinement: crf needs, compiled here
+	uv pip install --quiet --compile-bytecode --require-hashes --build-constraints requirements.lock -r crf.lock || \
+		{ echo "pydensecrf2 is not installed; to compile it takes Debian's g++ and python3-dev, or the like"; exit 1; }
 
 adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" || \
@@ -48,6 +52,8 @@ lock: .venv/ready ## choose new versions of everything
 		--custom-compile-command "make lock" pyproject.toml --group dev --output-file requirements.lock
 	echo uv | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" - --output-file bootstrap.lock
+	echo pydensecrf2 | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--constraint requirements.lock --custom-compile-command "make lock" - --output-file crf.lock
 
 .venv/ready: requirements.lock bootstrap.lock
 	python3 -m venv .venv || { echo "python3 cannot make a virtual environment: install python3-venv"; exit 1; }

@@ -21,6 +21,7 @@ STAGES = {
     "download_backbone": "fetch the weights that the networks start from",
     "train_cam": "train a classifier on image tags",
     "infer_cams": "make class activation maps of the training images",
+    "train_boundary": "train the network that sees where objects end, for the random walk",
     "make_masks": "turn the maps into pseudo-masks",
     "evaluate_cams": "score the maps' seeds and the pseudo-masks where true masks exist",
     "train_segmenter": "train a segmentation network on the pseudo-masks",

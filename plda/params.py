@@ -4,6 +4,7 @@ There are no defaults: what a run used stands in its params file, complete. Unkn
 types and values out of range are refused before any work starts.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from plda.errors import InputError
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+BackgroundScore = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
 Backbone = Literal[
     "resnet10", "resnet18", "resnet50", "resnet101",
     "mobilenet_v2", "mobilenet_v3_large", "convnext_tiny",
@@ -64,11 +66,9 @@ class DownloadBackbone(Section):
     segmenter: Weights
 
 
-class Training(Section):
+class Schedule(Section):
     """What every trainer is told."""
 
-    output_stride: Literal[8, 16, 32]
-    batch_norm: Literal["trained", "frozen"]
     epochs: Count
     stop_after: Count | None
     batch_size: Count
@@ -91,12 +91,19 @@ class Training(Section):
         return values
 
     @model_validator(mode="after")
-    def _values_fit(self) -> "Training":
+    def _values_fit(self) -> "Schedule":
         if self.scale[0] > self.scale[1]:
             raise ValueError("scale: the smaller factor comes first")
         if (self.stop_after or 0) > self.epochs:
             raise ValueError("stop_after: more than the epochs")
         return self
+
+
+class Training(Schedule):
+    """What a trainer of a backbone is told."""
+
+    output_stride: Literal[8, 16, 32]
+    batch_norm: Literal["trained", "frozen"]
 
 
 class Adaptation(Section):
@@ -125,11 +132,58 @@ class InferCams(Section):
     flip: bool
 
 
-class MakeMasks(Section):
-    background_score: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
+class Pamr(Section):
+    iterations: Count
+
+
+class RandomWalk(Section):
+    radius: Annotated[float, Field(gt=1, le=20)]
+    beta: Positive
+    steps: Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Crf(Section):
+    iterations: Count
+    smoothness_sd: Positive
+    smoothness_weight: Annotated[float, Field(ge=0)]
+    appearance_sd: Positive
+    appearance_colour_sd: Positive
+    appearance_weight: Annotated[float, Field(ge=0)]
+
+
+class Refined(Section):
+    """A chain of refinements, and a section for each that may be in it."""
+
+    refinement: Sequence[str]
+    pamr: Pamr
+    crf: Crf
+
+    @model_validator(mode="after")
+    def _chain_is_sound(self) -> "Refined":
+        if len(set(self.refinement)) < len(self.refinement):
+            raise ValueError("refinement: a step stands twice")
+        if "crf" in self.refinement[:-1]:
+            raise ValueError("refinement: crf comes last, its maps are as large as the image")
+        return self
+
+
+class BoundarySeeds(Refined):
+    refinement: list[Literal["pamr", "crf"]]
+    background_score: BackgroundScore
+    margin: Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainBoundary(Schedule):
+    enabled: bool
+    seeds: BoundarySeeds
+    radius: Annotated[float, Field(gt=1, le=20)]
+
+
+class MakeMasks(Refined):
+    refinement: list[Literal["pamr", "random_walk", "crf"]]
+    background_score: BackgroundScore
     undecided: Annotated[float, Field(ge=0, lt=1)]
-    refinement: Literal["none", "pamr"]
-    pamr_iterations: Count
+    random_walk: RandomWalk
 
 
 class TrainSegmenter(Training):
@@ -155,10 +209,19 @@ class Params(Section):
     download_backbone: DownloadBackbone
     train_cam: TrainCam
     infer_cams: InferCams
+    train_boundary: TrainBoundary
     make_masks: MakeMasks
     train_segmenter: TrainSegmenter
     predict_masks: PredictMasks
     report: Report
+
+    @model_validator(mode="after")
+    def _the_walk_has_boundaries(self) -> "Params":
+        if "random_walk" in self.make_masks.refinement and not self.train_boundary.enabled:
+            raise ValueError(
+                "make_masks.refinement: random_walk needs the boundary network, train_boundary.enabled: true"
+            )
+        return self
 
 
 def read_params(path: Path) -> Params:
@@ -203,6 +266,8 @@ def _in_words(path: Path | str, error: Any) -> str:
             reason = "unknown key"
         case "missing":
             return f"{path}: {field}: is missing"
+        case "value_error":  # ours, of several fields, which it names
+            return f"{path}: {field}: {error['msg'].removeprefix('Value error, ')}"
         case _:
             reason = error["msg"][0].lower() + error["msg"][1:]
     return f"{path}: {field}: {reason}, got {error['input']!r}"

@@ -23,6 +23,8 @@ def small_params(**changes: Any) -> dict[str, Any]:
     params["compute"] |= {"device": "cpu", "workers": 0}
     params["index_data"]["creatures"] |= {"train": 12, "val": 4, "size": 64}
     params["train_cam"] |= TRAINER
+    params["train_boundary"] |= {**TRAINER, "enabled": True}
+    params["make_masks"]["refinement"] = ["pamr", "random_walk"]
     params["train_segmenter"] |= TRAINER
     params["train_cam"]["inspected"] = 4
     params["infer_cams"]["scales"] = [1.0]

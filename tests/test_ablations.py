@@ -29,6 +29,7 @@ from workflow.stages import Stage
 AFTER_CAMS = [
     "train_cam",
     "infer_cams",
+    "train_boundary",
     "make_masks",
     "evaluate_cams",
     "train_segmenter",
@@ -109,7 +110,7 @@ def test_another_draw_of_the_data_shares_but_the_backbone(tmp_path: Path) -> Non
 
 def test_a_run_shares_with_another_run(tmp_path: Path) -> None:
     adapted = {"train_cam.adaptation.enabled": True}
-    late = {**adapted, "make_masks.refinement": "none"}
+    late = {**adapted, "make_masks.refinement": []}
     runs = runs_of(tmp_path, runs={"a": {}, "b": adapted, "c": late, "d": {**late, "seed": 5}})
     assert own(runs, "b-r") == {*AFTER_CAMS, "report"}
     assert own(runs, "c-r") == {*AFTER_CAMS, "report"} - {"train_cam", "infer_cams"}
@@ -344,7 +345,14 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
 
     # every stage is made once: a-s0 is main, and b shares all that comes before the segmentation network
     after_segmenter = {"train_segmenter": 4, "predict_masks": 4, "evaluate": 4, "compare_runs": 1}
-    cams = {"download_backbone": 2, "train_cam": 2, "infer_cams": 2, "make_masks": 2, "evaluate_cams": 2}
+    cams = {
+        "download_backbone": 2,
+        "train_cam": 2,
+        "infer_cams": 2,
+        "train_boundary": 2,
+        "make_masks": 2,
+        "evaluate_cams": 2,
+    }
     assert plan(tree) == {"index_data": 1, **cams, **after_segmenter}
     printed = tree.run("snakemake", "--cores", "2", "ablations")
     assert plan(tree) == {}

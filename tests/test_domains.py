@@ -131,13 +131,15 @@ def test_the_last_inspection_is_among_the_metrics(drawn: Path, tmp_path: Path) -
             "cam_history": "history.csv",
             "cams": "cams.npz",
             "pseudo_masks": "masks",
+            "boundary_seeds": "boundary.zip",
+            "refined_cams": "refined.npz",
             "background_scores": "background_scores.json",
             "cam_metrics": "metrics.json",
             "cam_class_scores": "classes.csv",
             "seed_curve": "seeds.csv",
         }.items()
     }
-    network = tmp_path / "network.pt"
+    network, boundary = tmp_path / "network.pt", tmp_path / "boundary.pt"
     for stage, paths in {
         "train_cam": {
             "cam_backbone": drawn / "cams.pt",
@@ -146,7 +148,18 @@ def test_the_last_inspection_is_among_the_metrics(drawn: Path, tmp_path: Path) -
             "cam_history": made["cam_history"],
         },
         "infer_cams": {"cam_network": network, "cams": made["cams"]},
-        "make_masks": {k: made[k] for k in ("cams", "pseudo_masks", "background_scores")},
+        "train_boundary": {
+            "cams": made["cams"],
+            "cam_network": network,
+            "checkpoints": tmp_path / "checkpoints",
+            "boundary_network": boundary,
+            "boundary_seeds": made["boundary_seeds"],
+            "boundary_history": tmp_path / "boundary.csv",
+        },
+        "make_masks": {
+            "boundary_network": boundary,
+            **{k: made[k] for k in ("cams", "pseudo_masks", "refined_cams", "background_scores")},
+        },
         "evaluate_cams": made,
     }.items():
         assert run_stage(stage, params, **data, **paths) == 0

@@ -18,6 +18,7 @@ EVERY = [
     "download_backbone",
     "train_cam",
     "infer_cams",
+    "train_boundary",
     "make_masks",
     "evaluate_cams",
     *AFTER_SEGMENTER,
@@ -154,7 +155,7 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     assert tree.run("git", "diff", "HEAD") == ""  # dvc.lock, too: every byte is the first run's
 
     # an experiment, its metrics and the curves
-    tree.run("dvc", "exp", "run", "-S", "make_masks.refinement=none", "--name", "plain")
+    tree.run("dvc", "exp", "run", "-S", "make_masks.refinement=[]", "--name", "plain")
     names = tree.run("dvc", "metrics", "diff", "HEAD", "plain", "--json")
     assert "pseudo_masks.miou" in names
     plots = json.loads(tree.run("dvc", "plots", "show", "--json"))

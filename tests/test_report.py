@@ -24,7 +24,7 @@ from plda.masks.folder import write_mask
 from plda.params import Report
 from plda.report.gallery import choose
 from plda.scoring.confusion import Confusion
-from plda.scoring.masks import CURVE
+from plda.scoring.masks import CURVE, Scored, trimap
 from plda.scoring.summary import background_metrics, class_table, collect_metrics, curve_table
 from plda.stages.report import report
 
@@ -74,7 +74,8 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     paths = {name: folder / name for name in names}
     entries, cams = [], []
     files: dict[str, bytes] = {}
-    confusions = {name: Confusion(len(CLASSES)) for name in ("seeds", "pseudo_masks", "predictions")}
+    kinds = ("seeds", "pamr", "pseudo_masks", "predictions")
+    sets = {name: Scored(Confusion(len(CLASSES)), Confusion(len(CLASSES)), None) for name in kinds}
     for number in range(train + val):
         scene = draw(0, number, size=SIZE, body_cue=1.0, part_size=0.2)
         split = "train" if number < train else "val"
@@ -89,23 +90,28 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
         if split == "train":
             cams.append((entry.key, torch.rand(len(scene.tags), *map_size(SIZE, SIZE))))
         write_mask(paths["pseudo_masks" if split == "train" else "predictions"], entry, made)
-        for kind in ("seeds", "pseudo_masks") if split == "train" else ("predictions",):
+        for kind in kinds[:3] if split == "train" else kinds[3:]:
             if scored:
-                confusions[kind].add(scene.mask, made)
+                sets[kind].everywhere.add(scene.mask, made)
+                sets[kind].outlines.add(trimap(scene.mask, 3), made)
     write_index(paths["index"], entries)
     pack(paths["images"], files.items())
     write_text(paths["classes"], "\n".join(CLASSES))
     write_cams(paths["cams"], cams)
-    curve = [confusions["seeds"]] * len(CURVE)
-    chosen = {"seeds": 0.31, "pseudo_masks": 0.42, "chosen_by": "Otsu's threshold"}
-    parts = {"seeds": {"telling": 0.77, "body": 0.11}} if scored else {}
-    predicted = {"predictions": confusions.pop("predictions")}
-    scores = collect_metrics(confusions, parts)
-    write_json(paths["cam_metrics"], background_metrics(scores, dict(zip(CURVE, curve, strict=True)), chosen))
-    write_json(paths["metrics"], collect_metrics(predicted, {}))
-    write_text(paths["cam_class_scores"], class_table(confusions, CLASSES).to_csv(index=False))
-    write_text(paths["class_scores"], class_table(predicted, CLASSES).to_csv(index=False))
-    write_text(paths["seed_curve"], curve_table(CURVE, curve).to_csv(index=False))
+    curve = dict.fromkeys(CURVE, sets["seeds"].everywhere)
+    background = {"seeds": 0.31, "pamr": 0.42, "pseudo_masks": 0.42}
+    if scored:
+        sets["seeds"] = sets["seeds"]._replace(parts={"telling": 0.77, "body": 0.11})
+    predicted = {"predictions": sets.pop("predictions")}
+    scores = background_metrics(
+        collect_metrics(sets), {"seeds": curve, "pamr": curve}, background, "Otsu's threshold"
+    )
+    write_json(paths["cam_metrics"], scores)
+    write_json(paths["metrics"], collect_metrics(predicted))
+    for name, some in (("cam_class_scores", sets), ("class_scores", predicted)):
+        table = class_table({kind: every.everywhere for kind, every in some.items()}, CLASSES)
+        write_text(paths[name], table.to_csv(index=False))
+    write_text(paths["seed_curve"], curve_table(curve).to_csv(index=False))
     history = pd.DataFrame({"epoch": [1, 2], "step": [3, 6], "lr": [1e-3, 1e-4], "loss": [0.7, 0.5]})
     domains = {"train_source": [9.0, 8.0], "train_target": [3.0, 4.0]}
     precision = {f"{name}_precision": [60.0, 71.0] for name in domains} if scored else {}
@@ -133,8 +139,10 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     metrics: dict[str, Any] = {}
     for name in ("cam_metrics", "metrics"):
         metrics |= json.loads(inputs[name].read_text())
-    for name in ("seeds", "pseudo_masks", "predictions"):
+    for name in ("seeds", "pamr", "pseudo_masks", "predictions"):
         assert f"{metrics[name]['miou']:.1f}" in page.text
+        assert f"{metrics[name]['miou_outlines']:.1f}" in page.text
+    assert "after PAMR" in page.text and "after the random walk" not in page.text
     assert f"{metrics['pseudo_masks']['undecided']:.1f} % of the pixels undecided" in page.text
     assert "77.0" in page.text and "11.0" in page.text  # recall on telling parts and on bodies
     assert "scored on 5 training images" in page.text and "scored on 3 unseen images" in page.text

@@ -91,7 +91,7 @@ def test_imports_go_one_way(room: str) -> None:
         "data": {"data"},
         "models": {"data", "models"},
         "adaptation": {"data", "models", "adaptation"},
-        "masks": {"data", "models", "masks"},
+        "masks": {"data", "models", "adaptation", "masks"},
         "scoring": {"data", "models", "adaptation", "masks", "scoring"},
         "training": {"data", "models", "adaptation", "masks", "scoring", "training"},
         "report": {"data", "models", "adaptation", "masks", "scoring", "report"},

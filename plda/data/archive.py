@@ -1,4 +1,4 @@
-"""Many small files in one: an uncompressed zip with random access by name.
+"""Many small files in one: a zip with random access by name.
 
 One file is what both engines, a remote and a cluster's file system handle well; twenty thousand are not.
 Any zip tool opens it.
@@ -6,7 +6,8 @@ Any zip tool opens it.
 
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from plda.files import replacing
@@ -14,9 +15,18 @@ from plda.files import replacing
 
 def pack(path: Path, entries: Iterable[tuple[str, bytes]]) -> None:
     """Write `entries`, pairs of name and content, to `path`: the same entries give the same bytes."""
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with packing(path) as add:
         for name, content in entries:
-            archive.writestr(zipfile.ZipInfo(name), content)
+            add(name, content)
+
+
+@contextmanager
+def packing(path: Path, *, compressed: bool = False) -> Iterator[Callable[[str, bytes], None]]:
+    """Write an archive entry by entry; within, what is given adds (name, content)."""
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", kind, compresslevel=1) as archive:
+        # a ZipInfo of its own, without a time: the same content gives the same bytes
+        yield lambda name, content: archive.writestr(zipfile.ZipInfo(name), content, kind, 1)
 
 
 class Archive:
@@ -28,9 +38,16 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """The content of entry `name`; KeyError if there is none."""
+        return self._open().read(name)
+
+    def names(self) -> list[str]:
+        """Of all entries, in order."""
+        return self._open().namelist()
+
+    def _open(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), zipfile.ZipFile(self.path))
-        return self._opened[1].read(name)
+        return self._opened[1]
 
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "_opened": None}

@@ -15,7 +15,7 @@ from plda.data.archive import Archive
 from plda.data.index import Entry
 from plda.data.loading import load_image
 from plda.data.transforms import augment
-from plda.params import Training
+from plda.params import Schedule
 from plda.randomness import mixed
 
 Item = tuple[int, int]
@@ -29,7 +29,7 @@ class TaggedCrops(Dataset[dict[str, Tensor]]):
         entries: Sequence[Entry],
         archive: Archive,
         classes: Sequence[str],
-        settings: Training,
+        settings: Schedule,
         seed: int,
     ) -> None:
         self._entries, self._archive, self._settings, self._seed = entries, archive, settings, seed
@@ -52,7 +52,7 @@ class MaskedCrops(Dataset[dict[str, Tensor]]):
         entries: Sequence[Entry],
         archive: Archive,
         mask_of: Callable[[Entry], np.ndarray],
-        settings: Training,
+        settings: Schedule,
         seed: int,
     ) -> None:
         self._entries, self._archive, self._mask_of = entries, archive, mask_of
@@ -75,7 +75,7 @@ def tag_vector(tags: Sequence[str], classes: Sequence[str]) -> Tensor:
 
 
 def _augmented(
-    image: Tensor, mask: Tensor | None, settings: Training, seed: int, item: Item
+    image: Tensor, mask: Tensor | None, settings: Schedule, seed: int, item: Item
 ) -> tuple[Tensor, Tensor | None]:
     random = torch.Generator().manual_seed(mixed(seed, *item))
     return augment(

@@ -96,6 +96,11 @@ def encode_mask(ids: np.ndarray) -> bytes:
     return _png(image)
 
 
+def enlarge_mask(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) uint8 class ids at `size` (H, W), each pixel the nearest one's."""
+    return np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))
+
+
 def colour(ids: np.ndarray) -> np.ndarray:
     """The palette's colours of class ids: (H, W) uint8 to (H, W, 3) uint8 RGB."""
     return np.asarray(PALETTE[ids])

@@ -66,7 +66,7 @@ def write_cams(path: Path, cams: Iterable[tuple[str, Tensor]]) -> None:
     K counts the image's tags, in the order of the class list. Maps are written as they come, never all in
     memory at once.
     """
-    pack(path, ((f"{key}.npy", _npy(maps.cpu().half().numpy())) for key, maps in cams))
+    pack(path, ((maps_name(key), encode_maps(maps)) for key, maps in cams))
 
 
 class Cams:
@@ -77,11 +77,17 @@ class Cams:
 
     def read(self, key: str) -> Tensor:
         """(K, h, w) float32, in [0, 1)."""
-        maps = np.load(io.BytesIO(self._archive.read(f"{key}.npy")))
+        maps = np.load(io.BytesIO(self._archive.read(maps_name(key))))
         return torch.from_numpy(maps).float()
 
 
-def _npy(array: np.ndarray) -> bytes:
+def maps_name(key: str) -> str:
+    """What the maps of an image are called in their archive."""
+    return f"{key}.npy"
+
+
+def encode_maps(maps: Tensor) -> bytes:
+    """(K, h, w) maps as a float16 .npy file."""
     buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
+    np.save(buffer, maps.cpu().half().numpy(), allow_pickle=False)
     return buffer.getvalue()

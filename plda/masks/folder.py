@@ -22,4 +22,9 @@ def load_mask(folder: Path, entry: Entry) -> np.ndarray:
 
 def mask_path(folder: Path, entry: Entry) -> Path:
     """Where the mask of `entry` stands."""
-    return folder / f"{entry.key}.png"
+    return folder / mask_name(entry)
+
+
+def mask_name(entry: Entry) -> str:
+    """What the mask of `entry` is called."""
+    return f"{entry.key}.png"

@@ -14,6 +14,7 @@ from plda.errors import InputError
 from plda.files import write_bytes
 from plda.models.backbones import Backbone, build_backbone, load_backbone
 from plda.models.baselines import build_baseline
+from plda.models.boundary import BoundaryNetwork
 from plda.models.segmenters import Segmenter
 from plda.randomness import mixed
 
@@ -23,11 +24,11 @@ class Architecture:
     """All that is needed to build a network anew, without its weights.
 
     Attributes:
-        kind: "cam" or "segmenter".
+        kind: "cam", "boundary" or "segmenter".
         backbone: see `plda.params.Backbone`.
         output_stride: 8, 16 or 32.
         batch_norm: "trained" or "frozen".
-        head: a segmenter's head, see `Segmenter`; a CAM network's baseline, see `build_baseline`.
+        head: a segmenter's head, see `Segmenter`; a CAM network's baseline, see `build_baseline`; else "".
         classes: class names, background first.
     """
 
@@ -41,9 +42,13 @@ class Architecture:
     def build(self) -> nn.Module:
         """The network with fresh weights."""
         backbone = build_backbone(self.backbone, output_stride=self.output_stride, batch_norm=self.batch_norm)
-        if self.kind == "cam":
-            return build_baseline(self.head, backbone, len(self.classes) - 1)
-        return Segmenter(backbone, self.head, len(self.classes))
+        match self.kind:
+            case "cam":
+                return build_baseline(self.head, backbone, len(self.classes) - 1)
+            case "boundary":
+                return BoundaryNetwork(backbone)
+            case _:
+                return Segmenter(backbone, self.head, len(self.classes))
 
     def start(self, weights: Mapping[str, Tensor], seed: int) -> nn.Module:
         """The network with a head drawn from `seed`, and `weights` (torchvision's layout) in its backbone."""
@@ -60,7 +65,12 @@ def save_network(path: Path, architecture: Architecture, weights: Mapping[str, T
 
 
 def load_network(path: Path, kind: str, classes: Sequence[str]) -> nn.Module:
-    """Read a trained network, in evaluation mode on the CPU.
+    """Read a trained network, in evaluation mode on the CPU; raises what `read_network` does."""
+    return read_network(path, kind, classes)[1].eval()
+
+
+def read_network(path: Path, kind: str, classes: Sequence[str]) -> tuple[Architecture, nn.Module]:
+    """Read a trained network with what is needed to build it anew.
 
     Raises:
         InputError: not a file of `save_network`, of another kind, or of other classes.
@@ -80,7 +90,7 @@ def load_network(path: Path, kind: str, classes: Sequence[str]) -> nn.Module:
             f"{path}: field classes: trained for {', '.join(architecture.classes)}; "
             f"the data set has {', '.join(classes)}"
         )
-    return network.eval()
+    return architecture, network
 
 
 def save(path: Path, content: Any) -> None:

@@ -58,7 +58,7 @@ def render(
         scored=scored,
         metrics=metrics,
         ious=class_scores.pivot(index="class", columns="masks", values="iou").to_dict(),
-        titles=charts.TITLES,
+        titles=charts.TITLES | STEPS,
         parts=any("recall_telling" in scores for scores in metrics.values()),
         charts=drawn,
         gallery={s: [row for row in rows if row.entry.split == s] for s in ("train", "val")},
@@ -66,6 +66,9 @@ def render(
         undecided=_hex(PALETTE[VOID]),
         heat=[_hex([int(255 * c) for c in HEAT(i / 8)[:3]]) for i in range(9)],
     )
+
+
+STEPS = {"pamr": "after PAMR", "random_walk": "after the random walk", "crf": "after the CRF"}
 
 
 def _hex(rgb: Sequence[int]) -> str:

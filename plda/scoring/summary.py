@@ -6,51 +6,55 @@ from typing import Any
 import pandas as pd
 
 from plda.scoring.confusion import Confusion, percent
+from plda.scoring.masks import OUTLINE, Scored
 
-PartRecall = dict[str, float]
+MAY_BE_UNDECIDED = ("boundary_seeds", "pseudo_masks")
 
 
-def collect_metrics(
-    confusions: Mapping[str, Confusion], parts: Mapping[str, PartRecall | None]
-) -> dict[str, dict[str, float]]:
-    """mIoU, precision and recall of each set of masks; sets without a true mask are left out.
+def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
+    """mIoU, precision and recall of each set of masks by its name; sets without a true mask are left out.
 
-    Args:
-        confusions: by name of the set.
-        parts: recall on telling parts and bodies, for sets where these are known.
+    `miou_outlines` is of the pixels near outlines alone; `recall_telling` and `recall_body` are there where
+    the parts are known. Where masks may be undecided, the share that is, and mIoU on the decided pixels.
     """
     metrics: dict[str, dict[str, float]] = {}
-    for name, confusion in confusions.items():
-        if not confusion.pixels:
+    for name, (everywhere, outlines, parts) in sets.items():
+        if not everywhere.pixels:
             continue
-        recall = parts.get(name) or {}
         metrics[name] = {
-            **confusion.scores().mean(),
-            **{f"recall_{part}": percent(share) for part, share in recall.items()},
+            **everywhere.scores().mean(),
+            "miou_outlines": outlines.scores().mean()["miou"],
+            **{f"recall_{part}": percent(share) for part, share in (parts or {}).items()},
         }
-        if name == "pseudo_masks":
-            metrics[name]["miou_decided"] = confusion.decided_scores().mean()["miou"]
-            metrics[name]["undecided"] = percent(confusion.undecided())
+        if name in MAY_BE_UNDECIDED:
+            metrics[name]["miou_decided"] = everywhere.decided_scores().mean()["miou"]
+            metrics[name]["undecided"] = percent(everywhere.undecided())
     return metrics
 
 
 def background_metrics(
-    metrics: Mapping[str, dict[str, float]], curve: Mapping[float, Confusion], chosen: Mapping[str, Any]
+    metrics: Mapping[str, dict[str, float]],
+    curves: Mapping[str, Mapping[float, Confusion]],
+    background: Mapping[str, float],
+    chosen_by: str,
 ) -> dict[str, Any]:
-    """`metrics` with the background scores in use, who chose them, and what the best one would have given.
+    """`metrics` with the background scores in use, who chose them, and what the best ones would have given.
 
     Args:
-        metrics: of `seeds` and `pseudo_masks`, as far as they were scored.
-        curve: of the seeds, by background score.
-        chosen: the background scores in use for both sets, and `chosen_by`.
+        metrics: of the seeds, of the masks after each refinement, and of others.
+        curves: of the seeds and of the masks after each refinement, by background score.
+        background: the background scores in use for these sets and for `pseudo_masks`.
+        chosen_by: how they were chosen.
     """
-    told: dict[str, Any] = {
-        name: {**scores, "background_score": round(chosen[name], 4)} for name, scores in metrics.items()
-    }
-    if "seeds" in told:
-        best = max(curve, key=lambda score: curve[score].scores().mean()["miou"])
-        told["seeds_best"] = {**curve[best].scores().mean(), "background_score": best}
-    return {**told, "background_score_chosen_by": chosen["chosen_by"]}
+    told: dict[str, Any] = {}
+    for name, scores in metrics.items():
+        told[name] = dict(scores)
+        if name in background:
+            told[name]["background_score"] = round(background[name], 4)
+        if curve := curves.get(name):
+            best = max(curve, key=lambda score: curve[score].scores().mean()["miou"])
+            told[f"{name}_best"] = {**curve[best].scores().mean(), "background_score": best}
+    return {**told, "background_score_chosen_by": chosen_by}
 
 
 def last_inspection(history: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -82,11 +86,11 @@ def class_table(confusions: Mapping[str, Confusion], classes: Sequence[str]) -> 
     return pd.concat(tables)
 
 
-def curve_table(background_scores: Sequence[float], curve: Sequence[Confusion]) -> pd.DataFrame:
+def curve_table(curve: Mapping[float, Confusion]) -> pd.DataFrame:
     """Columns background_score, miou, precision, recall."""
     rows = [
         {"background_score": score, **confusion.scores().mean()}
-        for score, confusion in zip(background_scores, curve, strict=True)
+        for score, confusion in curve.items()
         if confusion.pixels
     ]
     return pd.DataFrame(rows, columns=["background_score", "miou", "precision", "recall"])
@@ -94,15 +98,20 @@ def curve_table(background_scores: Sequence[float], curve: Sequence[Confusion]) 
 
 def summarise(metrics: Mapping[str, Any]) -> str:
     """The metrics as a table in Markdown."""
-    lines = ["| masks | split | mIoU | precision | recall |", "|---|---|---:|---:|---:|"]
-    lines += [
-        f"| {title} | {split} | {values['miou']:.1f} | {values['precision']:.1f} | {values['recall']:.1f} |"
-        for name, title, split in _ROWS
-        if (values := metrics.get(name))
+    lines = [
+        "| masks | split | mIoU | at outlines | precision | recall |",
+        "|---|---|---:|---:|---:|---:|",
     ]
+    columns = ("miou", "miou_outlines", "precision", "recall")
+    for name, title, split in _ROWS:
+        if values := metrics.get(name):
+            lines.append(" | ".join([f"| {title}", split, *(f"{values[c]:.1f}" for c in columns)]) + " |")
     if len(lines) == 2:
         return "No true masks in the data set: nothing to score.\n"
-    notes = [f"Background score: {metrics['background_score_chosen_by']}."]
+    notes = [
+        f"At outlines: mIoU of the pixels within {OUTLINE} of an outline.",
+        f"Background score: {metrics['background_score_chosen_by']}.",
+    ]
     if "pseudo_masks" in metrics:
         notes.append(
             f"{metrics['pseudo_masks']['undecided']:.1f} % of the pseudo-masks' pixels are undecided "
@@ -120,6 +129,9 @@ def summarise(metrics: Mapping[str, Any]) -> str:
 
 _ROWS = (
     ("seeds", "CAM seeds", "train"),
+    ("pamr", "after PAMR", "train"),
+    ("random_walk", "after the random walk", "train"),
+    ("crf", "after the CRF", "train"),
     ("pseudo_masks", "pseudo-masks", "train"),
     ("predictions", "segmentation", "val"),
 )

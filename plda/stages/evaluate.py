@@ -9,7 +9,7 @@ from plda.data.classes import read_classes
 from plda.data.index import read_index
 from plda.files import write_json, write_text
 from plda.masks.folder import load_mask, mask_path
-from plda.scoring.masks import recall_by_part, score_masks
+from plda.scoring.masks import score_set
 from plda.scoring.summary import class_table, collect_metrics, summarise
 
 
@@ -38,11 +38,11 @@ def evaluate(
     names = read_classes(classes)
     archive = Archive(images)
     entries = [e for e in read_index(index, "val") if mask_path(predictions, e).exists()]
-    mask_of = partial(load_mask, predictions)
-    confusions = {"predictions": score_masks(entries, archive, mask_of, len(names))}
-    scores = collect_metrics(confusions, {"predictions": recall_by_part(entries, archive, mask_of)})
+    scored = score_set(entries, archive, partial(load_mask, predictions), len(names))
+    scores = collect_metrics({"predictions": scored})
     write_json(metrics, scores)
-    write_text(class_scores, class_table(confusions, names).to_csv(index=False))
+    table = class_table({"predictions": scored.everywhere}, names)
+    write_text(class_scores, table.to_csv(index=False))
     text = summarise({**json.loads(cam_metrics.read_text()), **scores})
     write_text(summary, text)
     print(text)

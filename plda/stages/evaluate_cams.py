@@ -4,16 +4,18 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
+from plda.data.images import enlarge_mask, read_mask
 from plda.data.index import Entry, read_index
 from plda.files import write_json, write_text
 from plda.masks.cams import Cams
-from plda.masks.folder import load_mask
-from plda.scoring.masks import CURVE, recall_by_part, score_masks, score_seeds, seed_masks
+from plda.masks.folder import load_mask, mask_name
+from plda.scoring.masks import CURVE, score_seeds, score_set, seed_masks
 from plda.scoring.summary import (
     background_metrics,
     class_table,
@@ -29,13 +31,15 @@ def evaluate_cams(
     classes: Path,
     cam_history: Path,
     cams: Path,
+    boundary_seeds: Path,
+    refined_cams: Path,
     pseudo_masks: Path,
     background_scores: Path,
     cam_metrics: Path,
     cam_class_scores: Path,
     seed_curve: Path,
 ) -> None:
-    """Score seeds and pseudo-masks of the training images against the true masks, as far as there are any.
+    """Score the training images' masks, seeds to pseudo-masks, against the true ones, where there are any.
 
     Args:
         index: the table of the data set.
@@ -43,6 +47,8 @@ def evaluate_cams(
         classes: its class names.
         cam_history: curves of the training; the last row tells of source and target pixels.
         cams: the maps of the training images.
+        boundary_seeds: what the boundary network learnt from.
+        refined_cams: the maps after each step of the refinement.
         pseudo_masks: the masks made of them.
         background_scores: the scores that background was given, and how they were chosen.
         cam_metrics: written: the scores, in percent.
@@ -50,20 +56,29 @@ def evaluate_cams(
         seed_curve: written: the seeds' scores by background score.
     """
     names = read_classes(classes)
-    archive, maps = Archive(images), Cams(cams)
-    entries = read_index(index, "train")
+    entries, archive = read_index(index, "train"), Archive(images)
+    raw, after, confident = Cams(cams), Cams(refined_cams), Archive(boundary_seeds)
     chosen = json.loads(background_scores.read_text())
+    background: dict[str, float] = chosen["scores"]
 
-    def maps_of(entry: Entry) -> Tensor:
-        return maps.read(entry.key)
+    def maps_of(entry: Entry, step: str) -> Tensor:
+        return raw.read(entry.key) if step == "seeds" else after.read(f"{step}/{entry.key}")
 
-    seeds, *curve = score_seeds(entries, archive, maps_of, names, (chosen["seeds"], *CURVE))
-    masks = score_masks(entries, archive, partial(load_mask, pseudo_masks), len(names))
-    confusions = {"seeds": seeds, "pseudo_masks": masks}
-    parts = {"seeds": recall_by_part(entries, archive, seed_masks(maps_of, names, chosen["seeds"]))}
-    metrics = background_metrics(
-        collect_metrics(confusions, parts), dict(zip(CURVE, curve, strict=True)), chosen
-    )
+    def confident_mask(entry: Entry) -> np.ndarray:
+        return enlarge_mask(read_mask(confident.read(mask_name(entry))), (entry.height, entry.width))
+
+    score = partial(score_set, entries, archive, classes=len(names))
+    sets, curves = {}, {}
+    for step, value in background.items():
+        step_maps = partial(maps_of, step=step)
+        sets[step] = score(seed_masks(step_maps, names, value))
+        curves[step] = dict(zip(CURVE, score_seeds(entries, archive, step_maps, names, CURVE), strict=True))
+    if confident.names():
+        sets["boundary_seeds"] = score(confident_mask)
+    sets["pseudo_masks"] = score(partial(load_mask, pseudo_masks))
+    background["pseudo_masks"] = list(background.values())[-1]
+    metrics = background_metrics(collect_metrics(sets), curves, background, chosen["chosen_by"])
     write_json(cam_metrics, metrics | {"inspected": last_inspection(pd.read_csv(cam_history))})
+    confusions = {name: scored.everywhere for name, scored in sets.items()}
     write_text(cam_class_scores, class_table(confusions, names).to_csv(index=False))
-    write_text(seed_curve, curve_table(CURVE, curve).to_csv(index=False))
+    write_text(seed_curve, curve_table(curves["seeds"]).to_csv(index=False))

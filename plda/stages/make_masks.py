@@ -1,27 +1,33 @@
 """Stage make_masks."""
 
-import math
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from plda.adaptation.pamr import pamr
-from plda.data.archive import Archive
+from plda.data.archive import Archive, packing
 from plda.data.classes import class_ids, read_classes
 from plda.data.index import Entry, read_index
-from plda.data.loading import load_image
-from plda.data.transforms import resize
 from plda.files import replacing, write_json
-from plda.masks.cams import Cams
+from plda.masks.cams import Cams, encode_maps, maps_name
+from plda.masks.crf import require
 from plda.masks.folder import write_mask
-from plda.masks.seeds import pseudo_mask, strengths
+from plda.masks.refinement import (
+    DECIDED,
+    Refined,
+    Step,
+    background_scores_of,
+    colour_step,
+    refined,
+    walk_step,
+    with_crf,
+)
+from plda.masks.seeds import pseudo_mask
+from plda.models.saved import load_network
 from plda.params import Compute, MakeMasks
 from plda.training.compute import find_device
-
-SAMPLE = 500  # images on which an automatic background score is chosen: enough for a stable histogram
 
 
 def make_masks(
@@ -29,7 +35,9 @@ def make_masks(
     images: Path,
     classes: Path,
     cams: Path,
+    boundary_network: Path,
     pseudo_masks: Path,
+    refined_cams: Path,
     background_scores: Path,
     *,
     make_masks: MakeMasks,
@@ -42,42 +50,44 @@ def make_masks(
         images: its archive.
         classes: its class names.
         cams: the maps of the training images.
+        boundary_network: where objects end, for the random walk.
         pseudo_masks: written: a folder of palette PNGs, VOID where undecided.
+        refined_cams: written: the maps after each step of the refinement.
         background_scores: written: the scores that background was given, and how they were chosen.
         make_masks: its section of the params.
         compute: where it runs.
     """
     names = read_classes(classes)
     entries = read_index(index, "train")
-    archive, maps = Archive(images), Cams(cams)
-    device = find_device(compute)
+    archive, maps, device = Archive(images), Cams(cams), find_device(compute)
+    settings = make_masks
+    steps: dict[str, Step] = {}
+    for name in settings.refinement:
+        match name:
+            case "pamr":
+                steps[name] = colour_step(settings.pamr.iterations)
+            case "random_walk":
+                network = load_network(boundary_network, "boundary", names).to(device)
+                steps[name] = walk_step(network, **settings.random_walk.model_dump())
+            case "crf":
+                require()
 
-    @torch.no_grad()
-    def refined(entry: Entry) -> Tensor:
-        raw = maps.read(entry.key).to(device)
-        if make_masks.refinement == "none":
-            return raw
-        image = load_image(archive, entry).to(device)[None] / 255
-        small = resize(image, raw.shape[-2:])
-        return pamr(small, raw[None], iterations=make_masks.pamr_iterations)[0]
+    def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
+        return refined(entries, archive, maps, steps, device)
 
-    if make_masks.background_score == "auto":
-        sample = entries[:: math.ceil(len(entries) / SAMPLE)]
-        for_seeds = strengths(maps.read(entry.key) for entry in sample).otsu()
-        for_masks = strengths(map(refined, sample)).otsu()
-        chosen_by = f"Otsu's threshold on the maps of {len(sample)} images, no pixel labels"
-    else:
-        for_seeds = for_masks = make_masks.background_score
-        chosen_by = "params"
-    with replacing(pseudo_masks) as folder:
-        for entry in tqdm(entries, unit="image", disable=not sys.stderr.isatty()):
-            mask = pseudo_mask(
-                refined(entry),
-                class_ids(entry.tags, names),
-                for_masks,
-                make_masks.undecided,
-                (entry.height, entry.width),
-            )
-            write_mask(folder, entry, mask.cpu().numpy())
-    scores = {"seeds": for_seeds, "pseudo_masks": for_masks, "chosen_by": chosen_by}
-    write_json(background_scores, scores)
+    scores, chosen_by = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
+    decided = chain(entries)
+    if "crf" in settings.refinement:
+        before = scores[list(scores)[-1]]
+        decided = with_crf(decided, before, settings.crf.model_dump(), torch.get_num_threads())
+        scores["crf"] = DECIDED
+    background = scores[list(scores)[-1]]
+    with replacing(pseudo_masks) as folder, packing(refined_cams, compressed=True) as add:
+        for image in tqdm(decided, total=len(entries), unit="image", disable=not sys.stderr.isatty()):
+            entry = image.entry
+            ids, size = class_ids(entry.tags, names), (entry.height, entry.width)
+            mask = pseudo_mask(image.last, ids, background, settings.undecided, size)
+            write_mask(folder, entry, mask.numpy())
+            for step, after in image.maps.items():
+                add(maps_name(f"{step}/{entry.key}"), encode_maps(after))
+    write_json(background_scores, {"scores": scores, "chosen_by": chosen_by})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from plda.files import write_text
-from plda.params import Compute, Training
+from plda.params import Compute, Schedule
 from plda.randomness import mixed
 from plda.training.checkpoints import Checkpoint
 from plda.training.compute import make_fabric
@@ -36,7 +36,7 @@ def train(
     learner: nn.Module,
     data: Dataset[dict[str, Tensor]],
     *,
-    settings: Training,
+    settings: Schedule,
     seed: int,
     compute: Compute,
     checkpoint: Checkpoint,
@@ -69,7 +69,7 @@ def train(
             checkpoint.delete()
 
 
-def make_optimizer(learner: nn.Module, settings: Training) -> torch.optim.Optimizer:
+def make_optimizer(learner: nn.Module, settings: Schedule) -> torch.optim.Optimizer:
     """SGD or AdamW over backbone and head; a group's `factor` is what its learning rate is times `lr`."""
     backbone = list(learner.network.backbone.parameters())  # type: ignore[operator,union-attr]
     known = {id(p) for p in backbone}
@@ -86,7 +86,7 @@ def make_optimizer(learner: nn.Module, settings: Training) -> torch.optim.Optimi
     return torch.optim.SGD(groups, momentum=settings.momentum, **common)  # type: ignore[arg-type]
 
 
-def set_lr(optimizer: torch.optim.Optimizer, settings: Training, progress: float) -> float:
+def set_lr(optimizer: torch.optim.Optimizer, settings: Schedule, progress: float) -> float:
     """Set each group's learning rate at `progress` in [0, 1): lr (1 - progress)^power times its factor."""
     lr: float = settings.lr * (1 - progress) ** settings.poly_power
     for group in optimizer.param_groups:
@@ -150,7 +150,7 @@ def _run(
     fabric: Fabric,
     learner: nn.Module,
     data: Dataset[dict[str, Tensor]],
-    settings: Training,
+    settings: Schedule,
     seed: int,
     workers: int,
     checkpoint: Checkpoint,

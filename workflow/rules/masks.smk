@@ -1,6 +1,29 @@
 """Rules that turn maps into masks."""
 
 
+rule train_boundary:
+    input:
+        inputs("train_boundary"),
+    output:
+        outputs("train_boundary"),
+    log:
+        "logs/{run}/train_boundary.log",
+    benchmark:
+        "logs/{run}/train_boundary.benchmark.tsv"
+    conda:
+        "../envs/plda.yaml"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=480,
+        gpu=1,
+    params:
+        settings=settings("train_boundary"),
+        command=command("train_boundary"),
+    shell:
+        "{params.command} 2>&1 | tee {log}"
+
+
 rule make_masks:
     input:
         inputs("make_masks"),

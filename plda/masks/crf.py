@@ -1,0 +1,144 @@
+"""Dense CRF refinement (Krähenbühl and Koltun, NIPS 2011), and a map over images in several processes.
+
+Every pixel p gets a label x_p, 0 for background or k for the k-th class, so that the energy is low:
+
+    E(x) = sum_p -log P_p(x_p)  +  sum_{p<q} [x_p != x_q] (v_s s_pq + v_a a_pq),
+    s_pq = exp(-|p - q|^2 / 2 sd_s^2)                                        smoothness: they are near,
+    a_pq = exp(-|p - q|^2 / 2 sd_a^2  -  |I_p - I_q|^2 / 2 sd_c^2)           appearance: and of like colours,
+
+P the unary scores, I the colours in [0, 255], distances in pixels. Mean-field iterations start at Q = P:
+
+    Q_p(l)  <-  P_p(l) exp(sum_q (v_s s_pq + v_a a_pq) Q_q(l)) / the sum of that over l.
+
+The inference is the authors' second C++ release, by `pydensecrf`, an optional package (`make crf`). It
+differs from the paper: either kernel is divided by sqrt(n_p n_q), n_p being its sum over all q, so that v is
+about the most that all pixels together can say; q = p is one of them; the sums over q are approximate.
+
+Worker processes import this module, so it imports no torch: that would cost each of them seconds.
+"""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice, starmap
+from types import ModuleType
+from typing import TypeVar, TypeVarTuple
+
+import numpy as np
+
+from plda.errors import InputError
+
+EPSILON = 1e-5  # the least probability that a label starts with
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def crf(
+    image: np.ndarray,
+    maps: np.ndarray,
+    background: float,
+    *,
+    iterations: int,
+    smoothness_sd: float,
+    smoothness_weight: float,
+    appearance_sd: float,
+    appearance_colour_sd: float,
+    appearance_weight: float,
+) -> np.ndarray:
+    """Refine maps by the colours beneath them, background being one more label.
+
+    Usual values come from the example in pydensecrf's README, and went from code to code: 10 iterations;
+    smoothness of 3 px, weight 3; appearance of 80 px and 13 grey levels, weight 10. The code of IRN (Ahn, Cho
+    and Kwak, CVPR 2019) takes 50 px and 5 grey levels for the appearance.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        maps: (K, H, W) in [0, 1], one map per class that is present, K > 0.
+        background: the score that background has everywhere, in (0, 1).
+        iterations: of mean-field inference.
+        smoothness_sd: sd_s, pixels.
+        smoothness_weight: v_s.
+        appearance_sd: sd_a, pixels.
+        appearance_colour_sd: sd_c, grey levels of 0 to 255.
+        appearance_weight: v_a.
+
+    Returns:
+        (K, H, W) float32 in [0, 1], m_k = Q_k / (max_j Q_j + Q_0), j > 0: the strongest class has the
+        largest m, above 0.5 exactly where that class beats background. The same on every call; no argument
+        is changed.
+
+    Raises:
+        InputError: pydensecrf is not installed.
+    """
+    scores = np.stack([np.full(maps.shape[1:], background), *maps]).astype(np.float32)
+    shares = np.maximum(scores / scores.sum(axis=0), EPSILON)
+    labels, height, width = shares.shape
+    field = _library().DenseCRF2D(width, height, labels)
+    field.setUnaryEnergy(-np.log(shares).reshape(labels, -1))
+    field.addPairwiseGaussian(sxy=float(smoothness_sd), compat=float(smoothness_weight))
+    field.addPairwiseBilateral(
+        sxy=float(appearance_sd),
+        srgb=float(appearance_colour_sd),
+        rgbim=np.array(image, order="C"),  # a copy: the library takes no other layout, and nothing read-only
+        compat=float(appearance_weight),
+    )
+    marginals = np.array(field.inference(iterations)).reshape(shares.shape)
+    refined: np.ndarray = marginals[1:] / (marginals[1:].max(axis=0) + marginals[0])
+    return refined
+
+
+def require() -> None:
+    """Say now, not at the first image, that the package is missing.
+
+    Raises:
+        InputError: pydensecrf cannot be imported.
+    """
+    _library()
+
+
+def in_processes(
+    function: Callable[[*Ts], T], arguments: Iterable[tuple[*Ts]], processes: int
+) -> Generator[T, None, None]:
+    """`itertools.starmap` in worker processes: results in order, of at most 2 calls ahead per process.
+
+    Args:
+        function: a module's own function, or a partial of one: workers import it by name.
+        arguments: of one call each; taken as they are needed, so they may be endless. Pickled for the worker.
+        processes: how many, at least 1; with 1, none is started and the calls are made here.
+
+    Returns:
+        What each call returned. Closing it ends the processes, when the calls begun are done.
+
+    Raises:
+        Exception: what a call raised, in place of its result; that ends the processes, too.
+    """
+    if processes == 1:
+        yield from starmap(function, arguments)
+        return
+    waiting = iter(arguments)
+    # not forked: a copy of a process that runs torch's threads may hang
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    try:
+        begun = deque(pool.submit(function, *each) for each in islice(waiting, 2 * processes))
+        while begun:
+            result = begun.popleft().result()
+            begun.extend(pool.submit(function, *each) for each in islice(waiting, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _library() -> ModuleType:
+    """pydensecrf's compiled module."""
+    try:
+        from pydensecrf import densecrf
+    except ImportError as error:
+        raise InputError(
+            "params: make_masks.refinement: crf needs the package pydensecrf2: run `make crf`, or outside a "
+            "clone `pip install pydensecrf2`. Either compiles it, with a C++ compiler and Python's headers: "
+            f"Debian's g++ and python3-dev ({error})"
+        ) from error
+    module: ModuleType = densecrf
+    return module

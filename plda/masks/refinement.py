@@ -1,0 +1,166 @@
+"""A chain of refinements over a training set (METHOD: From maps to masks).
+
+PAMR and the random walk work on maps of a quarter of the image's side, several images of one size at a time.
+A dense CRF works at the image's own size, on the CPU, one image to a process, and weighs background itself;
+so it comes last, and is told the background score of the maps that it is given.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plda.adaptation.pamr import pamr
+from plda.data.archive import Archive
+from plda.data.index import Entry
+from plda.data.loading import load_image
+from plda.data.transforms import resize
+from plda.masks.cams import Cams, multi_scale, normalise_maps
+from plda.masks.crf import crf, in_processes
+from plda.masks.seeds import Strengths
+from plda.masks.walk import random_walk
+
+SAMPLE = 500  # images on which an automatic background score is chosen: enough for a stable histogram
+TOGETHER = 8  # images of one size, at most
+DECIDED = 0.5  # background score of a CRF's maps, which have weighed it
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""(B, 3, H, W) uint8 RGB and the images' (B, K, h, w) maps in [0, 1], to such maps."""
+
+
+class Refined(NamedTuple):
+    """One image's maps, as they are and after each step of a chain.
+
+    Attributes:
+        entry: the image.
+        image: (3, H, W) uint8 RGB.
+        raw: (K, h, w) in [0, 1], one for each tag.
+        maps: the same after each step, by its name, in order.
+    """
+
+    entry: Entry
+    image: Tensor
+    raw: Tensor
+    maps: dict[str, Tensor]
+
+    @property
+    def last(self) -> Tensor:
+        """The maps after the last step."""
+        return [self.raw, *self.maps.values()][-1]
+
+
+def colour_step(iterations: int) -> Step:
+    """PAMR, see `plda.adaptation.pamr`."""
+
+    def step(images: Tensor, maps: Tensor) -> Tensor:
+        return pamr(resize(images / 255, maps.shape[-2:]), maps, iterations=iterations)
+
+    return step
+
+
+def walk_step(network: nn.Module, *, radius: float, beta: float, steps: int) -> Step:
+    """The random walk within the boundaries that `network` sees, see `plda.masks.walk`."""
+
+    def step(images: Tensor, maps: Tensor) -> Tensor:
+        boundary = torch.stack([boundaries(network, image, maps.shape[-2:]) for image in images])
+        return normalise_maps(random_walk(maps, boundary, radius=radius, beta=beta, steps=steps))
+
+    return step
+
+
+def boundaries(network: nn.Module, image: Tensor, size: Sequence[int]) -> Tensor:
+    """What a boundary network sees in a (3, H, W) uint8 image and its mirror image: (1, *size) in [0, 1]."""
+    return multi_scale(network, image, size, scales=[1.0], flip=True).sigmoid()
+
+
+@torch.no_grad()
+def refined(
+    entries: Iterable[Entry], archive: Archive, cams: Cams, steps: Mapping[str, Step], device: torch.device
+) -> Iterator[Refined]:
+    """The maps of each image after each of `steps`; images come in the order of their size."""
+    for together in by_size(entries):
+        images = [load_image(archive, entry) for entry in together]
+        raw = [cams.read(entry.key) for entry in together]
+        batch, maps = torch.stack(images).to(device), torch.stack(raw).to(device)
+        after = {}
+        for name, step in steps.items():
+            maps = step(batch, maps)
+            after[name] = maps.cpu()
+        for i, entry in enumerate(together):
+            yield Refined(entry, images[i], raw[i], {name: maps[i] for name, maps in after.items()})
+
+
+def by_size(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The entries in groups of one size and number of tags."""
+
+    def size(entry: Entry) -> tuple[int, int, int]:
+        return entry.height, entry.width, len(entry.tags)
+
+    for _, same in groupby(sorted(entries, key=size), key=size):
+        group = list(same)
+        for i in range(0, len(group), TOGETHER):
+            yield group[i : i + TOGETHER]
+
+
+def with_crf(
+    images: Iterable[Refined], background: float, settings: Mapping[str, Any], processes: int
+) -> Iterator[Refined]:
+    """The same, with a dense CRF as the last step; its maps are as large as the image, background at DECIDED.
+
+    Args:
+        images: after the steps before.
+        background: the score that background has against their last maps.
+        settings: see `plda.masks.crf.crf`.
+        processes: how many work side by side.
+    """
+    waiting: deque[Refined] = deque()
+
+    def arguments() -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+        for image in images:
+            waiting.append(image)
+            yield image.image.permute(1, 2, 0).numpy(), full_size(image.last, image.entry).numpy(), background
+
+    for maps in in_processes(partial(crf, **settings), arguments(), processes):
+        image = waiting.popleft()
+        yield image._replace(maps={**image.maps, "crf": torch.from_numpy(maps)})
+
+
+def background_scores_of(
+    chain: Callable[[Sequence[Entry]], Iterable[Refined]],
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    score: float | Literal["auto"],
+) -> tuple[dict[str, float], str]:
+    """The score that background has against the raw maps and against those after each step.
+
+    Args:
+        chain: gives the images of some entries, refined.
+        entries: the training set.
+        names: what the raw maps and those after each step are called.
+        score: given, or chosen for each by Otsu's threshold on evenly spread images, with no pixel labels.
+
+    Returns:
+        The scores by name, and how they were chosen, in words.
+    """
+    if score != "auto":
+        return dict.fromkeys(names, score), "params"
+    sample = entries[:: math.ceil(len(entries) / SAMPLE)]
+    histograms = {name: Strengths() for name in names}
+    for image in chain(sample):
+        for histogram, maps in zip(histograms.values(), [image.raw, *image.maps.values()], strict=True):
+            histogram.add(maps)
+    scores = {name: histogram.otsu() for name, histogram in histograms.items()}
+    return scores, f"Otsu's threshold on the maps of {len(sample)} images, no pixel labels"
+
+
+def full_size(maps: Tensor, entry: Entry) -> Tensor:
+    """(K, h, w) maps at the size of the image."""
+    size = (entry.height, entry.width)
+    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,134 @@
+"""Stage train_boundary."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from plda.data.archive import Archive, pack, packing
+from plda.data.classes import read_classes
+from plda.data.datasets import MaskedCrops
+from plda.data.images import encode_mask, read_mask
+from plda.data.index import Entry, read_index
+from plda.masks.boundary import BoundaryLearner, confident_masks
+from plda.masks.cams import Cams
+from plda.masks.crf import require
+from plda.masks.folder import mask_name
+from plda.masks.refinement import Refined, background_scores_of, colour_step, refined, with_crf
+from plda.models.baselines import Baseline
+from plda.models.boundary import BoundaryNetwork
+from plda.models.saved import read_network, save, save_network
+from plda.params import BoundarySeeds, Compute, TrainBoundary
+from plda.randomness import mixed
+from plda.training.checkpoints import Checkpoint, fingerprint
+from plda.training.compute import find_device
+from plda.training.loop import Weights, train, write_history
+
+
+def train_boundary(
+    index: Path,
+    images: Path,
+    classes: Path,
+    cams: Path,
+    cam_network: Path,
+    checkpoints: Path,
+    boundary_network: Path,
+    boundary_seeds: Path,
+    boundary_history: Path,
+    *,
+    train_boundary: TrainBoundary,
+    seed: int,
+    compute: Compute,
+) -> None:
+    """Train the network that sees where objects end, for the random walk; not enabled: empty files.
+
+    Args:
+        index: the table of the data set.
+        images: its archive.
+        classes: its class names.
+        cams: the maps of the training images.
+        cam_network: the trained classifier, whose features it sees with.
+        checkpoints: folder for what a killed training resumes from.
+        boundary_network: written: the trained network.
+        boundary_seeds: written: an archive of the masks that it learnt from, palette PNGs of a quarter of the
+            image's side, VOID where not confident.
+        boundary_history: written: losses and learning rate by epoch.
+        train_boundary: its section of the params.
+        seed: of weights, order, augmentation and dropout.
+        compute: where it runs.
+    """
+    if not train_boundary.enabled:
+        print("train_boundary.enabled is false: nothing to train", file=sys.stderr)
+        save(boundary_network, {})
+        pack(boundary_seeds, [])
+        write_history(boundary_history, pd.DataFrame(columns=["epoch", "step", "lr", "loss"]))
+        return
+    names = read_classes(classes)
+    entries, archive = read_index(index, "train"), Archive(images)
+    cam_architecture, cam = read_network(cam_network, "cam", names)
+    architecture = replace(cam_architecture, kind="boundary", batch_norm="frozen", head="")
+    torch.manual_seed(mixed(seed, 1))
+    network = cast(BoundaryNetwork, architecture.build())
+    network.backbone.load_state_dict(cast(Baseline, cam).backbone.state_dict())
+
+    _write_seeds(
+        boundary_seeds, entries, names, archive, Cams(cams), train_boundary.seeds, find_device(compute)
+    )
+    masks = Archive(boundary_seeds)
+
+    def mask_of(entry: Entry) -> np.ndarray:
+        return read_mask(masks.read(mask_name(entry)))
+
+    def write(weights: Weights, history: pd.DataFrame) -> None:
+        save_network(boundary_network, architecture, weights)
+        write_history(boundary_history, history)
+
+    key = fingerprint([train_boundary.model_dump(), seed], [index, images, classes, cams, cam_network])
+    train(
+        BoundaryLearner(network, train_boundary.radius),
+        MaskedCrops(entries, archive, mask_of, train_boundary, seed),
+        settings=train_boundary,
+        seed=seed,
+        compute=compute,
+        checkpoint=Checkpoint(checkpoints / f"train_boundary-{key}"),
+        write=write,
+    )
+
+
+def _write_seeds(
+    path: Path,
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    archive: Archive,
+    cams: Cams,
+    settings: BoundarySeeds,
+    device: torch.device,
+) -> None:
+    steps = {"pamr": colour_step(settings.pamr.iterations)} if "pamr" in settings.refinement else {}
+
+    def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
+        return refined(entries, archive, cams, steps, device)
+
+    decide = None
+    if "crf" in settings.refinement:
+        require()
+        decide = partial(with_crf, settings=settings.crf.model_dump(), processes=torch.get_num_threads())
+    scores, _ = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
+    background = list(scores.values())[-1]
+    sure = confident_masks(
+        chain(entries),
+        names,
+        foreground=background + settings.margin,
+        background=background - settings.margin,
+        with_crf=decide,
+    )
+    with packing(path) as add:
+        for entry, mask in tqdm(sure, "seeds", len(entries), unit="image", disable=not sys.stderr.isatty()):
+            add(mask_name(entry), encode_mask(mask.numpy()))

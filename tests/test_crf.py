@@ -1,0 +1,286 @@
+"""Dense CRF against mean field by plain sums and against the library called directly; calls in processes."""
+
+import itertools
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from plda.errors import InputError
+from plda.masks.crf import crf, in_processes, require
+
+USUAL = {
+    "iterations": 10,
+    "smoothness_sd": 3,
+    "smoothness_weight": 3,
+    "appearance_sd": 80,
+    "appearance_colour_sd": 13,
+    "appearance_weight": 10,
+}
+BACKGROUND = 0.2
+
+
+@pytest.fixture
+def library() -> ModuleType:
+    return pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf is not installed: run `make crf`")
+
+
+def bump(height: int, width: int, y: float, x: float, sd: float) -> np.ndarray:
+    """A (height, width) blob that is 1 at (y, x)."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * sd**2))
+
+
+def scene(height: int = 61, width: int = 83, noise: float = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An ellipse and a box on a ground, and maps of both that are too small and beside the middle.
+
+    Returns:
+        (H, W, 3) uint8 image, (H, W) true class ids, (2, H, W) maps.
+    """
+    rows, columns = np.mgrid[:height, :width]
+    truth = np.zeros((height, width), np.uint8)
+    truth[((rows - 28) / 20) ** 2 + ((columns - 26) / 18) ** 2 < 1] = 1
+    truth[22:54, 52:76] = 2
+    colours = np.array([[60, 110, 150], [200, 120, 60], [70, 160, 60]])[truth]
+    grain = np.random.default_rng(0).normal(0, noise, (height, width, 3))
+    image = (colours + grain).clip(0, 255).astype(np.uint8)
+    maps = np.stack([bump(height, width, 22, 20, 10), bump(height, width, 42, 68, 10)])
+    return image, truth, maps.astype(np.float32)
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+def start(maps: np.ndarray, background: float) -> np.ndarray:
+    """(1 + K, H, W) float32 probabilities of background and classes."""
+    scores = np.concatenate([np.full((1, *maps.shape[1:]), background), maps]).astype(np.float32)
+    return (scores / scores.sum(axis=0)).clip(1e-5, 1)
+
+
+def marginals(library: ModuleType, image: np.ndarray, maps: np.ndarray, background: float, **p: Any) -> Any:
+    """Q, (1 + K, H, W) float32, by the library's own names."""
+    labels, height, width = start(maps, background).shape
+    field = library.DenseCRF2D(width, height, labels)
+    field.setUnaryEnergy(-np.log(start(maps, background)).reshape(labels, -1))
+    field.addPairwiseGaussian(sxy=p["smoothness_sd"], compat=p["smoothness_weight"])
+    field.addPairwiseBilateral(
+        sxy=p["appearance_sd"], srgb=p["appearance_colour_sd"], rgbim=image, compat=p["appearance_weight"]
+    )
+    return np.array(field.inference(p["iterations"])).reshape(labels, height, width)
+
+
+def by_plain_sums(image: np.ndarray, maps: np.ndarray, background: float, **p: Any) -> np.ndarray:
+    """The docstring's mean field with every kernel entry written out, float64."""
+    height, width = image.shape[:2]
+    place = np.stack(np.mgrid[:height, :width], axis=-1).reshape(-1, 2).astype(float)
+    colour = image.reshape(-1, 3).astype(float)
+    far = ((place[:, None] - place) ** 2).sum(axis=-1)
+    unlike = ((colour[:, None] - colour) ** 2).sum(axis=-1)
+    smoothness = np.exp(-far / (2 * p["smoothness_sd"] ** 2))
+    appearance = np.exp(-far / (2 * p["appearance_sd"] ** 2) - unlike / (2 * p["appearance_colour_sd"] ** 2))
+    pull = np.zeros_like(far)
+    for kernel, weight in ((smoothness, p["smoothness_weight"]), (appearance, p["appearance_weight"])):
+        total = kernel.sum(axis=1)
+        pull += weight * kernel / np.sqrt(total[:, None] * total)
+    given = start(maps, background).astype(float).reshape(len(maps) + 1, -1)
+    q = given / given.sum(axis=0)
+    for _ in range(p["iterations"]):
+        q = given * np.exp(q @ pull)
+        q /= q.sum(axis=0)
+    return (q[1:] / (q[1:].max(axis=0) + q[0])).reshape(maps.shape)
+
+
+def times(a: float, b: float, rest: float = 0) -> tuple[float, int]:
+    """What workers do here: a product and where it was made, after a rest of some seconds."""
+    time.sleep(rest)
+    return a * b, os.getpid()
+
+
+def divided(a: float, b: float) -> float:
+    return a / b
+
+
+def test_a_missing_library_is_told_with_the_field_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    image, _, maps = scene()
+    for call in (require, partial(crf, image, maps, 0.3, **USUAL)):
+        with pytest.raises(InputError, match=r"make_masks\.refinement: crf .*`make crf`.*g\+\+"):
+            call()
+
+
+def test_a_worker_imports_neither_torch_nor_the_library() -> None:
+    code = "import sys, plda.masks.crf; print(sorted({'torch', 'numpy', 'pydensecrf'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "['numpy']\n"
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(
+    ("changes", "mean", "most"),
+    [
+        ({"iterations": 1, "smoothness_weight": 1, "appearance_weight": 2}, 0.002, 0.035),
+        ({"iterations": 3, "smoothness_weight": 2, "appearance_weight": 0}, 0.002, 0.03),
+        (
+            {"iterations": 3, "smoothness_weight": 0}
+            | {"appearance_sd": 4, "appearance_colour_sd": 40, "appearance_weight": 2},
+            0.0045,
+            0.055,
+        ),
+    ],
+)
+def test_crf_is_mean_field_on_its_energy(changes: dict[str, float], mean: float, most: float) -> None:
+    """But for the lattice's error; a value that is half as large again would be further away."""
+    require()
+    image = scene(noise=12)[0][10:41, 20:61]
+    maps = np.stack([bump(31, 41, 12, 14, 6), 0.7 * bump(31, 41, 22, 27, 6)])
+    values = USUAL | changes
+    refined = crf(image, maps, 0.3, **values)
+
+    def near(values: dict[str, float]) -> bool:
+        away = np.abs(refined - by_plain_sums(image, maps, 0.3, **values))
+        return bool(away.mean() < mean and away.max() < most)
+
+    assert near(values)
+    names = changes.keys() - {"iterations"}
+    assert not any(near(values | {name: values[name] * 1.5}) for name in names if values[name])
+
+
+def rivals(maps: np.ndarray) -> np.ndarray:
+    """The first map twice, but for a thousandth."""
+    return maps[[0, 0]] * (1 + 1e-3 * np.random.default_rng(0).standard_normal(maps.shape))
+
+
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        (np.asarray, {}),
+        (rivals, {"iterations": 2, "appearance_weight": 20}),  # where both all but exclude background
+        (np.asarray, {"smoothness_weight": 300, "appearance_weight": 1000}),  # where Q_k = Q_0 = 0
+    ],
+)
+def test_the_winner_is_the_librarys(library: ModuleType, change: Any, changes: dict[str, float]) -> None:
+    image, _, maps = scene()
+    maps = change(maps).clip(0, 1).astype(np.float32)
+    q = marginals(library, image, maps, BACKGROUND, **USUAL | changes)
+    m = crf(image, maps, BACKGROUND, **USUAL | changes)
+    assert m.dtype == np.float32
+    assert m.shape == maps.shape
+    assert m.min() >= 0
+    assert m.max() <= 1
+    assert np.array_equal(m.max(axis=0) > 0.5, q[1:].max(axis=0) > q[0])
+    assert np.array_equal(m.argmax(axis=0), q[1:].argmax(axis=0))
+    assert 0.05 < (m > 0.5).mean() < 0.95
+
+
+@pytest.mark.usefixtures("library")
+def test_one_class_grows_to_its_object() -> None:
+    image, truth, maps = scene()
+    for k in (0, 1):
+        refined = crf(image, maps[k : k + 1], BACKGROUND, **USUAL)
+        assert iou(maps[k] > BACKGROUND, truth == k + 1) < 0.65
+        assert iou(refined[0] > 0.5, truth == k + 1) > 0.95
+
+
+@pytest.mark.usefixtures("library")
+def test_two_classes_grow_to_their_objects() -> None:
+    image, truth, maps = scene()
+    refined = crf(image, maps, BACKGROUND, **USUAL)
+    for m, threshold, least, most in ((maps, BACKGROUND, 0.0, 0.65), (refined, 0.5, 0.95, 1.0)):
+        named = np.where(m.max(axis=0) > threshold, m.argmax(axis=0) + 1, 0)
+        assert all(least < iou(named == k, truth == k) <= most for k in (1, 2))
+
+
+@pytest.mark.usefixtures("library")
+def test_arguments_stay_as_they_are_and_the_result_is_the_same_again() -> None:
+    given = scene()[0], scene()[2]
+    first, second = crf(*given, BACKGROUND, **USUAL), crf(*given, BACKGROUND, **USUAL)
+    assert np.array_equal(first, second)
+    assert np.array_equal(given[0], scene()[0])
+    assert np.array_equal(given[1], scene()[2])
+
+
+@pytest.mark.usefixtures("library")
+def test_any_layout_in_memory_will_do() -> None:
+    image, _, maps = scene()
+    expected = crf(image, maps, BACKGROUND, **USUAL)
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)  # as a torch image comes
+    frozen = image.copy()
+    frozen.flags.writeable = False  # as a Pillow image comes
+    for odd in (
+        planes,
+        frozen,
+        np.asfortranarray(image),
+        np.ascontiguousarray(image[::-1, ::-1])[::-1, ::-1],
+    ):
+        assert np.array_equal(crf(odd, maps, BACKGROUND, **USUAL), expected)
+    frozen_maps = np.asfortranarray(maps)
+    frozen_maps.flags.writeable = False
+    wide = np.repeat(maps, 2, axis=2)[:, :, ::2].astype(np.float64)
+    for odd in (frozen_maps, wide, np.ascontiguousarray(maps[:, ::-1])[:, ::-1]):
+        assert np.array_equal(crf(image, odd, BACKGROUND, **USUAL), expected)
+
+
+@pytest.mark.usefixtures("library")
+def test_crf_in_processes_is_crf() -> None:
+    image, _, maps = scene()
+    calls = [(image, maps, background) for background in (0.2, 0.3, 0.4)]
+    refine = partial(crf, **USUAL)
+    for call, refined in zip(calls, in_processes(refine, calls, 2), strict=True):
+        assert np.array_equal(refined, refine(*call))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_come_in_order(processes: int) -> None:
+    rests = [0.4, 0.0, 0.2, 0.0, 0.0, 0.1]  # the first is done last
+    results = list(in_processes(times, [(i, 10, rest) for i, rest in enumerate(rests)], processes))
+    assert [product for product, _ in results] == [0, 10, 20, 30, 40, 50]
+    assert all((pid == os.getpid()) == (processes == 1) for _, pid in results)
+    assert list(in_processes(times, [], processes)) == []
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_in_a_worker_comes_out_in_its_place(processes: int) -> None:
+    results = in_processes(divided, [(1, 1), (1, 2), (1, 0), (1, 4)], processes)
+    assert [next(results), next(results)] == [1, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert not multiprocessing.active_children()
+    assert list(results) == []
+
+
+@pytest.mark.parametrize(("processes", "ahead"), [(1, 0), (2, 4)])
+def test_endless_arguments_are_taken_as_needed(processes: int, ahead: int) -> None:
+    taken = 0
+
+    def endless() -> Iterator[tuple[int, int]]:
+        nonlocal taken
+        for taken in itertools.count(1):
+            yield taken, 2
+
+    with closing(in_processes(times, endless(), processes)) as results:
+        assert taken == 0
+        assert [product for product, _ in itertools.islice(results, 5)] == [2, 4, 6, 8, 10]
+        assert taken == 5 + ahead
+    assert not multiprocessing.active_children()
+
+
+def test_closing_early_ends_the_processes() -> None:
+    results = in_processes(times, ((i, 2) for i in itertools.count()), 2)
+    _, pid = next(results)
+    assert pid in {child.pid for child in multiprocessing.active_children()}
+    results.close()
+    assert not multiprocessing.active_children()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
