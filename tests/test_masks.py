@@ -13,7 +13,7 @@ from plda.data.index import Entry
 from plda.masks.cams import Cams, map_size, multi_scale, normalise_maps, write_cams
 from plda.masks.seeds import Strengths, pseudo_mask, seeds
 from plda.scoring.confusion import Confusion
-from plda.scoring.masks import recall_by_part, score_masks, score_seeds
+from plda.scoring.masks import score_seeds, score_set
 
 
 def pamr_by_loops(image: np.ndarray, maps: np.ndarray, iterations: int) -> np.ndarray:
@@ -175,20 +175,21 @@ def test_the_curve_equals_scoring_each_threshold_alone(tmp_path: Path) -> None:
         score_seeds(entries, archive, lambda e: cams.read(e.key), classes, thresholds),
         strict=True,
     ):
-        alone = score_masks(
+        alone = score_set(
             entries,
             archive,
             lambda e, t=threshold: pseudo_mask(
                 cams.read(e.key), [classes.index(tag) for tag in e.tags], t, 0.0, (16, 20)
             ).numpy(),
             3,
-        )
+        ).everywhere
         assert np.array_equal(confusion.counts, alone.counts), threshold
         assert alone.pixels > 500
 
 
 def test_recall_by_part(tmp_path: Path) -> None:
     entries, archive, _, _ = scored_set(tmp_path)
-    nothing = recall_by_part(entries, archive, lambda _: np.full((16, 20), VOID - 1, np.uint8))
+    nothing = score_set(entries, archive, lambda _: np.full((16, 20), VOID - 1, np.uint8), VOID).parts
     assert nothing == {"telling": 0, "body": 0}
-    assert recall_by_part([e._replace(parts="") for e in entries], archive, lambda _: None) is None
+    without = [e._replace(parts="") for e in entries]
+    assert score_set(without, archive, lambda _: np.zeros((16, 20), np.uint8), 3).parts is None

@@ -53,7 +53,8 @@ class Refined(NamedTuple):
     @property
     def last(self) -> Tensor:
         """The maps after the last step."""
-        return [self.raw, *self.maps.values()][-1]
+        *_, last = self.raw, *self.maps.values()
+        return last
 
 
 def colour_step(iterations: int) -> Step:

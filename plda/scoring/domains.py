@@ -30,7 +30,7 @@ from plda.masks.cams import normalise_maps
 from plda.masks.seeds import strengths
 from plda.models.cam import CamOutput, tag_loss
 from plda.scoring.confusion import percent
-from plda.scoring.masks import recall_by_part, score_seeds, seed_masks
+from plda.scoring.masks import score_set, seed_masks
 
 DOMAINS = {"source": SOURCE, "target": TARGET}
 RIDGE = 1e-3
@@ -106,10 +106,10 @@ class Inspection:
         def maps_of(entry: Entry) -> Tensor:
             return maps[entry.key]
 
-        (confusion,) = score_seeds(entries, self._archive, maps_of, self._classes, [background])
-        seen = {"seeds": confusion.scores().mean()["miou"]} if confusion.pixels else {}
-        parts = recall_by_part(entries, self._archive, seed_masks(maps_of, self._classes, background)) or {}
-        return seen | {name: percent(share) for name, share in parts.items()}
+        masks = seed_masks(maps_of, self._classes, background)
+        scored = score_set(entries, self._archive, masks, len(self._classes))
+        seen = {"seeds": scored.everywhere.scores().mean()["miou"]} if scored.everywhere.pixels else {}
+        return seen | {name: percent(share) for name, share in (scored.parts or {}).items()}
 
     def _image(self, entry: Entry) -> Tensor:
         factor = self._side / max(entry.width, entry.height)

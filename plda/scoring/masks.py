@@ -27,7 +27,7 @@ class Scored(NamedTuple):
     Attributes:
         everywhere: all pixels.
         outlines: those near an outline, see `trimap`.
-        parts: see `recall_by_part`.
+        parts: share of pixels given their true class, on `telling` parts and on the `body`; None if unknown.
     """
 
     everywhere: Confusion
@@ -36,31 +36,21 @@ class Scored(NamedTuple):
 
 
 def score_set(
-    entries: Sequence[Entry],
-    archive: Archive,
-    mask_of: Callable[[Entry], np.ndarray],
-    classes: int,
-) -> Scored:
-    """Score the masks of every entry that has a true one."""
-    outlines = score_masks(entries, archive, mask_of, classes, near=OUTLINE)
-    everywhere = score_masks(entries, archive, mask_of, classes)
-    return Scored(everywhere, outlines, recall_by_part(entries, archive, mask_of))
-
-
-def score_masks(
     entries: Iterable[Entry],
     archive: Archive,
     mask_of: Callable[[Entry], np.ndarray],
     classes: int,
-    near: int | None = None,
-) -> Confusion:
-    """One confusion matrix over every entry that has a true mask, or of the pixels `near` outlines alone."""
-    confusion = Confusion(classes)
+) -> Scored:
+    """Score the masks of every entry that has a true one; each is made once."""
+    everywhere, outlines, parts = Confusion(classes), Confusion(classes), _Parts()
     for entry in entries:
         if entry.mask:
-            truth = load_true_mask(archive, entry.mask)
-            confusion.add(truth if near is None else trimap(truth, near), mask_of(entry))
-    return confusion
+            truth, given = load_true_mask(archive, entry.mask), mask_of(entry)
+            everywhere.add(truth, given)
+            outlines.add(trimap(truth, OUTLINE), given)
+            if entry.parts:
+                parts.add(load_true_mask(archive, entry.parts), truth == given)
+    return Scored(everywhere, outlines, parts.recall())
 
 
 def trimap(truth: np.ndarray, width: int) -> np.ndarray:
@@ -128,19 +118,18 @@ def _confusion(counts: np.ndarray, rank: int) -> Confusion:
     return confusion
 
 
-def recall_by_part(
-    entries: Iterable[Entry],
-    archive: Archive,
-    mask_of: Callable[[Entry], np.ndarray],
-) -> dict[str, float] | None:
-    """Share of pixels given their true class, on the telling parts and on the bodies; None without parts."""
-    hits, pixels = np.zeros(3), np.zeros(3)
-    for entry in entries:
-        if entry.mask and entry.parts:
-            parts = load_true_mask(archive, entry.parts)
-            right = load_true_mask(archive, entry.mask) == mask_of(entry)
-            hits += np.bincount(parts[right], minlength=3)[:3]
-            pixels += np.bincount(parts.ravel(), minlength=3)[:3]
-    if not pixels[1:].all():
-        return None
-    return {"telling": hits[1] / pixels[1], "body": hits[2] / pixels[2]}
+class _Parts:
+    """Counts of pixels by part, and of those that were given their true class."""
+
+    def __init__(self) -> None:
+        self._hits, self._pixels = np.zeros(3), np.zeros(3)
+
+    def add(self, parts: np.ndarray, right: np.ndarray) -> None:
+        self._hits += np.bincount(parts[right], minlength=3)[:3]
+        self._pixels += np.bincount(parts.ravel(), minlength=3)[:3]
+
+    def recall(self) -> dict[str, float] | None:
+        if not self._pixels[1:].all():
+            return None
+        _, telling, body = self._hits / np.maximum(self._pixels, 1)
+        return {"telling": telling, "body": body}

@@ -76,7 +76,7 @@ def evaluate_cams(
     if confident.names():
         sets["boundary_seeds"] = score(confident_mask)
     sets["pseudo_masks"] = score(partial(load_mask, pseudo_masks))
-    background["pseudo_masks"] = list(background.values())[-1]
+    *_, background["pseudo_masks"] = background.values()
     metrics = background_metrics(collect_metrics(sets), curves, background, chosen["chosen_by"])
     write_json(cam_metrics, metrics | {"inspected": last_inspection(pd.read_csv(cam_history))})
     confusions = {name: scored.everywhere for name, scored in sets.items()}

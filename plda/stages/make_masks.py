@@ -76,12 +76,11 @@ def make_masks(
         return refined(entries, archive, maps, steps, device)
 
     scores, chosen_by = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
+    *_, background = scores.values()
     decided = chain(entries)
     if "crf" in settings.refinement:
-        before = scores[list(scores)[-1]]
-        decided = with_crf(decided, before, settings.crf.model_dump(), torch.get_num_threads())
-        scores["crf"] = DECIDED
-    background = scores[list(scores)[-1]]
+        decided = with_crf(decided, background, settings.crf.model_dump(), torch.get_num_threads())
+        scores["crf"] = background = DECIDED
     with replacing(pseudo_masks) as folder, packing(refined_cams, compressed=True) as add:
         for image in tqdm(decided, total=len(entries), unit="image", disable=not sys.stderr.isatty()):
             entry = image.entry

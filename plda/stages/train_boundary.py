@@ -121,7 +121,7 @@ def _write_seeds(
         require()
         decide = partial(with_crf, settings=settings.crf.model_dump(), processes=torch.get_num_threads())
     scores, _ = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
-    background = list(scores.values())[-1]
+    *_, background = scores.values()
     sure = confident_masks(
         chain(entries),
         names,
