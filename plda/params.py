@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 BackgroundScore = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
 Backbone = Literal[
     "resnet10", "resnet18", "resnet50", "resnet101",
-    "mobilenet_v2", "mobilenet_v3_large", "convnext_tiny",
+    "mobilenet_v2", "mobilenet_v3_large", "convnext_tiny", "resnet38d",
 ]  # fmt: skip
 
 

@@ -178,6 +178,7 @@ def test_a_boundary_network_finds_the_edge_between_two_colours() -> None:
     network = BoundaryNetwork(build_backbone("resnet10", batch_norm="frozen"))
     learner = BoundaryLearner(network, radius=4)
     weights = {name: w.clone() for name, w in network.backbone.state_dict().items()}
+    assert learner.train().training and not any(m.training for m in network.backbone.modules())
     optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=0.01)
     mask = torch.zeros(4, 64, 64, dtype=torch.long)
     image = torch.randn(4, 3, 64, 64) * 0.1

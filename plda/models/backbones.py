@@ -1,10 +1,11 @@
-"""Classification networks of torchvision as backbones with named feature maps and a chosen output stride.
+"""Classification networks as backbones with named feature maps and a chosen output stride.
 
-A backbone's weights are kept in torchvision's own layout, so any file made for torchvision can be read.
+They are torchvision's, and two more. Weights are kept under the names that a network is published with, so
+any file made for torchvision can be read; the names of resnet38d: plda/models/resnet38d.py.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,13 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from plda.models.resnet38d import ResNet38d
+
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # at stride 4, 8, 16, 32 before dilation
+OWN: dict[str, Callable[[], nn.Module]] = {  # networks that torchvision has no name for
+    "resnet10": lambda: ResNet(BasicBlock, [1, 1, 1, 1]),  # the smallest of its family
+    "resnet38d": ResNet38d,
+}
 
 
 class Backbone(nn.Module):
@@ -60,11 +67,8 @@ class Backbone(nn.Module):
 
 
 def classifier(name: str) -> nn.Module:
-    """torchvision's network `name`, freshly initialised, with its classifier: the layout of a weight file."""
-    if name == "resnet10":  # the smallest of the family; torchvision has the blocks but no name for it
-        resnet10: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1])
-        return resnet10
-    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    """The network `name`, freshly initialised; its weights have the names that files of them have."""
+    network: nn.Module = OWN[name]() if name in OWN else torchvision.models.get_model(name, weights=None)
     return network
 
 
@@ -86,7 +90,7 @@ def build_backbone(name: str, *, output_stride: int = 32, batch_norm: str = "tra
 
 
 def load_backbone(backbone: Backbone, name: str, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights in torchvision's layout into a backbone of the same name.
+    """Copy weights, named as in `classifier`, into a backbone of the same name.
 
     Raises:
         RuntimeError: the weights are of another network.
@@ -98,15 +102,18 @@ def load_backbone(backbone: Backbone, name: str, weights: Mapping[str, Tensor]) 
 
 
 def _split(network: nn.Module) -> "OrderedDict[str, nn.Module]":
-    """The four stages of a network of torchvision's, cut where its resolution halves; no classifier."""
-    if isinstance(network, ResNet):
-        stem = [network.conv1, network.bn1, network.relu, network.maxpool]
-        layers = [network.layer1, network.layer2, network.layer3, network.layer4]
-        return OrderedDict(zip(STAGES, [nn.Sequential(*stem, layers[0]), *layers[1:]], strict=True))
-    blocks = list(network.get_submodule("features").children())
-    halving = [i for i, block in enumerate(blocks) if _stride(block) > 1]
-    cuts = [0, *halving[-3:], len(blocks)]
-    parts = [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)]
+    """The four stages of a network, cut where its resolution halves; no classifier."""
+    match network:
+        case ResNet38d():
+            parts = network.stages()
+        case ResNet():
+            stem = [network.conv1, network.bn1, network.relu, network.maxpool]
+            parts = [nn.Sequential(*stem, network.layer1), network.layer2, network.layer3, network.layer4]
+        case _:
+            blocks = list(network.get_submodule("features").children())
+            halving = [i for i, block in enumerate(blocks) if _stride(block) > 1]
+            cuts = [0, *halving[-3:], len(blocks)]
+            parts = [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)]
     return OrderedDict(zip(STAGES, parts, strict=True))
 
 
@@ -132,8 +139,8 @@ def _dilate(stage: nn.Module, rate: int) -> int:
             # an even kernel (ConvNeXt's 2x2) has no symmetric padding
             pad = spacing * (kernel - 1)
             convolution.padding = "same" if pad % 2 else (pad // 2, pad // 2)
-            if halves:
-                spacing = 2 * rate
+        if halves:
+            spacing = 2 * rate
     return 2 * rate
 
 

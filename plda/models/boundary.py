@@ -42,3 +42,9 @@ class BoundaryNetwork(nn.Module):
         ]
         logits: Tensor = self.head(torch.cat(parts, dim=1)).float()
         return logits
+
+    def train(self, mode: bool = True) -> "BoundaryNetwork":
+        """As for any module, but the backbone stays in evaluation mode: no dropout in what the head sees."""
+        super().train(mode)
+        self.backbone.eval()
+        return self

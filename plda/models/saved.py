@@ -51,7 +51,7 @@ class Architecture:
                 return Segmenter(backbone, self.head, len(self.classes))
 
     def start(self, weights: Mapping[str, Tensor], seed: int) -> nn.Module:
-        """The network with a head drawn from `seed`, and `weights` (torchvision's layout) in its backbone."""
+        """The network with a head drawn from `seed`; its backbone has `weights`, named as in `classifier`."""
         torch.manual_seed(mixed(seed, 1))
         network = self.build()
         load_backbone(cast(Backbone, network.backbone), self.backbone, weights)

@@ -14,17 +14,25 @@ from torch import Tensor
 from plda.errors import InputError
 from plda.files import need_space
 from plda.models.backbones import build_backbone, classifier, load_backbone
+from plda.models.mxnet_file import is_mxnet_file, read_mxnet_file
+from plda.models.resnet38d import RELEASE, from_release
 from plda.models.saved import load
 from plda.params import Weights
 from plda.randomness import mixed
 
-LARGEST = 200_000_000  # bytes; more than any weight file on offer
+LARGEST = 500_000_000  # bytes; more than any weight file on offer
+UNRELEASED = {
+    "resnet10": "there are no ImageNet weights of resnet10; take `random`, or another network",
+    "resnet38d": "the ImageNet weights of resnet38d have no release that stays; "
+    f"get its authors' file {RELEASE} and give its path or URL",
+}
 
 
 def first_weights(weights: Weights, field: str, seed: int, near: Path) -> Mapping[str, Tensor]:
-    """A backbone's weights in torchvision's layout, as `weights.weights` says.
+    """A backbone's weights, named as in `classifier`, as `weights.weights` says.
 
     `random`: drawn from `seed`. `imagenet`: torchvision's release. A URL: downloaded. Anything else: a file.
+    A file is torch's, or for resnet38d the one that its authors made with MXNet; its content tells which.
 
     Args:
         weights: what is asked for.
@@ -53,11 +61,8 @@ def first_weights(weights: Weights, field: str, seed: int, near: Path) -> Mappin
 
 def release(name: str, field: str) -> tuple[str, str]:
     """URL and the first digits of the SHA-256 of torchvision's ImageNet weights."""
-    if name == "resnet10":
-        raise InputError(
-            f"params: {field}.weights: there are no ImageNet weights of resnet10; "
-            "take `random`, or another network"
-        )
+    if name in UNRELEASED:
+        raise InputError(f"params: {field}.weights: {UNRELEASED[name]}")
     release = torchvision.models.get_model_weights(name).DEFAULT
     digits = re.search(r"-([0-9a-f]{8,})\.pth$", release.url)
     assert digits, release.url
@@ -84,7 +89,7 @@ def _checked(file: Path, where: str, checksum: str, name: str, field: str) -> Ma
             f"params: {field}.sha256: {where} has SHA-256 {digest}, {checksum} was expected; "
             "it is damaged or another file"
         )
-    content = load(file)
+    content = from_release(read_mxnet_file(file), file) if is_mxnet_file(file) else load(file)
     try:
         load_backbone(build_backbone(name), name, content)
     except (RuntimeError, AttributeError, TypeError, KeyError) as error:

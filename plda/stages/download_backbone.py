@@ -13,7 +13,7 @@ def download_backbone(
     """Fetch, check and keep the weights that the two networks start from.
 
     Args:
-        cam_backbone: written: name and weights, in torchvision's layout, for train_cam.
+        cam_backbone: written: name and weights, under their published names, for train_cam.
         segmenter_backbone: written: the same for train_segmenter.
         download_backbone: its section of the params.
         seed: of weights that are drawn.

@@ -1,0 +1,76 @@
+"""A contact sheet of what each refinement makes of a run's maps.
+
+    python docs/refinement.py [--run results/main] [--images 12] sheet.png
+
+A row for each of some training images: the image with its tags, its seeds, the masks after each
+step of `make_masks.refinement` at its background score, the pixels that the boundary network learnt from and
+the boundary that it sees, and the truth, as far as there are any.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from plda.data.archive import Archive
+from plda.data.classes import read_classes
+from plda.data.images import colour, read_mask
+from plda.data.index import Entry, read_index
+from plda.data.loading import load_image, load_true_mask
+from plda.masks.cams import Cams, map_size
+from plda.masks.folder import mask_name
+from plda.masks.refinement import boundaries
+from plda.models.saved import load_network
+from plda.scoring.masks import seed_masks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, default=Path("results/main"))
+    parser.add_argument("--shared", type=Path, help="the run that made what this one shares; if another")
+    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("sheet", type=Path, help="written: a picture")
+    options = parser.parse_args()
+    run, shared = options.run, options.shared or options.run
+    archive = Archive(shared / "index_data/images.zip")
+    classes = read_classes(shared / "index_data/classes.txt")
+    entries = read_index(shared / "index_data/index.csv", "train")
+    background = json.loads((run / "make_masks/background_scores.json").read_text())["scores"]
+    raw, after = Cams(shared / "infer_cams/cams.npz"), Cams(run / "make_masks/cams.npz")
+    sure = Archive(shared / "train_boundary/seeds.zip")
+    network = None
+    if sure.names():
+        network = load_network(shared / "train_boundary/network.pt", "boundary", classes)
+
+    def pictures(entry: Entry) -> dict[str, np.ndarray]:
+        image = load_image(archive, entry)
+        shown = {", ".join(entry.tags): image.permute(1, 2, 0).numpy()}
+        for step, score in background.items():
+            maps = raw.read(entry.key) if step == "seeds" else after.read(f"{step}/{entry.key}")
+            shown[step] = colour(seed_masks(lambda _, maps=maps: maps, classes, score)(entry))
+        if network is not None:
+            boundary = boundaries(network, image, map_size(entry.height, entry.width))[0]
+            shown["sure pixels"] = colour(read_mask(sure.read(mask_name(entry))))
+            shown["boundary"] = np.repeat(boundary.numpy()[..., None], 3, axis=2)
+        if entry.mask:
+            shown["truth"] = colour(load_true_mask(archive, entry.mask))
+        return shown
+
+    rows = [pictures(entries[i * len(entries) // options.images]) for i in range(options.images)]
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(1.8 * columns, 1.6 * len(rows)), layout="constrained")
+    for axes, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        for place in axes:
+            place.set_axis_off()
+        for place, (title, picture) in zip(axes, row.items(), strict=False):
+            place.imshow(picture)
+            place.set_title(title, fontsize=8)
+    figure.savefig(options.sheet, dpi=100)
+
+
+if __name__ == "__main__":
+    main()
