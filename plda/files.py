@@ -8,10 +8,13 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from plda.errors import InputError
 
@@ -23,6 +26,8 @@ _REASONS = {
     errno.EPERM: "no write permission",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "a folder has its name",
+    errno.ENAMETOOLONG: "a name is too long for the file system",
 }
 
 
@@ -36,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: the place cannot be written (no space, no permission, ...), naming `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _explaining(path):
+    with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -66,13 +71,22 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_note(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; {} where there is nothing, or nothing that can be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def need_space(path: Path, size: int) -> None:
     """Refuse to start writing `size` bytes at `path` where the disk has less.
 
     Raises:
         InputError: too little space, or no folder can be made there; names `path`.
     """
-    with _explaining(path):
+    with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
     if free < size:
@@ -80,8 +94,29 @@ def need_space(path: Path, size: int) -> None:
 
 
 @contextmanager
-def _explaining(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write below `path`'s folder into an InputError."""
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes that lock `path` waiting, within; first wait for the one that is there.
+
+    Raises:
+        InputError: the lock, a hidden file beside `path`, cannot be written.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with explaining(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{path}: waiting for another process that makes it", file=sys.stderr, flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write below `path`'s folder into an InputError, within."""
     try:
         yield
     except OSError as error:

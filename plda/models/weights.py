@@ -3,7 +3,6 @@
 import hashlib
 import re
 import tempfile
-import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from plda.data.download import Unavailable, fetch
 from plda.errors import InputError
 from plda.files import need_space
 from plda.models.backbones import build_backbone, classifier, load_backbone
@@ -71,10 +71,10 @@ def release(name: str, field: str) -> tuple[str, str]:
 
 def _download(url: str, file: Path, field: str) -> None:
     try:
-        torch.hub.download_url_to_file(url, str(file))
-    except (OSError, urllib.error.URLError) as error:
+        fetch(file, [url])
+    except Unavailable as error:
         raise InputError(
-            f"params: {field}.weights: {url} cannot be downloaded: {error}; "
+            f"params: {field}.weights: {url} cannot be downloaded: {error.reasons[url]}; "
             "get the file by other means and name its path here"
         ) from error
 

@@ -1,0 +1,63 @@
+"""How far a long transfer is: a bar on a terminal, a line now and then in a log file."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress:
+    """Shows bytes done, of how many, and how fast, on standard error."""
+
+    def __init__(self, what: str, total: int | None, done: int = 0) -> None:
+        """`what` is transferred: `total` bytes, None where nobody knows; `done` were there before."""
+        self._what, self._total, self._done, self._before = what, total, done, done
+        self._began = self._shown = time.monotonic()
+        self._bar = tqdm(
+            desc=what,
+            total=total,
+            initial=done,
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def add(self, count: int) -> None:
+        """So many more bytes are done."""
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if self._bar.disable and now - self._shown > SECONDS_BETWEEN_LINES:
+            self._shown = now
+            speed = (self._done - self._before) / (now - self._began)
+            of = f" of {in_words(self._total)}" if self._total is not None else ""
+            say(f"{self._what}: {in_words(self._done)}{of}, {in_words(speed)}/s")
+
+
+def say(text: str) -> None:
+    """A line on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def in_words(count: float) -> str:
+    """A number of bytes as people say it."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"
