@@ -69,7 +69,7 @@ def main() -> None:
         for place, (title, picture) in zip(axes, row.items(), strict=False):
             place.imshow(picture)
             place.set_title(title, fontsize=8)
-    figure.savefig(options.sheet, dpi=100)
+    figure.savefig(options.sheet, dpi=75)
 
 
 if __name__ == "__main__":
