@@ -151,7 +151,7 @@ class Crf(Section):
     appearance_weight: Annotated[float, Field(ge=0)]
 
 
-class Refined(Section):
+class Refinement(Section):
     """A chain of refinements, and a section for each that may be in it."""
 
     refinement: Sequence[str]
@@ -159,7 +159,7 @@ class Refined(Section):
     crf: Crf
 
     @model_validator(mode="after")
-    def _chain_is_sound(self) -> "Refined":
+    def _chain_is_sound(self) -> "Refinement":
         if len(set(self.refinement)) < len(self.refinement):
             raise ValueError("refinement: a step stands twice")
         if "crf" in self.refinement[:-1]:
@@ -167,7 +167,7 @@ class Refined(Section):
         return self
 
 
-class BoundarySeeds(Refined):
+class BoundarySeeds(Refinement):
     refinement: list[Literal["pamr", "crf"]]
     background_score: BackgroundScore
     margin: Annotated[float, Field(ge=0, lt=1)]
@@ -179,7 +179,7 @@ class TrainBoundary(Schedule):
     radius: Annotated[float, Field(gt=1, le=20)]
 
 
-class MakeMasks(Refined):
+class MakeMasks(Refinement):
     refinement: list[Literal["pamr", "random_walk", "crf"]]
     background_score: BackgroundScore
     undecided: Annotated[float, Field(ge=0, lt=1)]

@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from plda.adaptation.pamr import pamr
 from plda.data.archive import Archive
@@ -24,7 +23,7 @@ from plda.data.loading import load_image
 from plda.data.transforms import resize
 from plda.masks.cams import Cams, multi_scale, normalise_maps
 from plda.masks.crf import crf, in_processes
-from plda.masks.seeds import Strengths
+from plda.masks.seeds import Strengths, full_size
 from plda.masks.walk import random_walk
 
 SAMPLE = 500  # images on which an automatic background score is chosen: enough for a stable histogram
@@ -126,7 +125,11 @@ def with_crf(
     def arguments() -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
         for image in images:
             waiting.append(image)
-            yield image.image.permute(1, 2, 0).numpy(), full_size(image.last, image.entry).numpy(), background
+            yield (
+                image.image.permute(1, 2, 0).numpy(),
+                full_size(image.last, (image.entry.height, image.entry.width)).numpy(),
+                background,
+            )
 
     for maps in in_processes(partial(crf, **settings), arguments(), processes):
         image = waiting.popleft()
@@ -159,9 +162,3 @@ def background_scores_of(
             histogram.add(maps)
     scores = {name: histogram.otsu() for name, histogram in histograms.items()}
     return scores, f"Otsu's threshold on the maps of {len(sample)} images, no pixel labels"
-
-
-def full_size(maps: Tensor, entry: Entry) -> Tensor:
-    """(K, h, w) maps at the size of the image."""
-    size = (entry.height, entry.width)
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]

@@ -43,10 +43,15 @@ def pseudo_mask(
     Returns:
         (H, W) uint8 class ids.
     """
-    full = F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
+    full = full_size(maps, size)
     mask = seeds(full, ids, background)
     close = (full.amax(dim=0) - background).abs() < undecided
     return mask.masked_fill(close, VOID)
+
+
+def full_size(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(K, h, w) maps at the image's `size` (H, W), bilinear."""
+    return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
 class Strengths:

@@ -6,14 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from plda.data.archive import Archive
 from plda.data.classes import class_ids
 from plda.data.images import VOID
 from plda.data.index import Entry
 from plda.data.loading import load_true_mask
-from plda.masks.seeds import pseudo_mask
+from plda.masks.seeds import full_size, pseudo_mask
 from plda.scoring.confusion import Confusion
 
 CURVE = tuple(round(0.02 * i, 2) for i in range(1, 46))
@@ -98,8 +97,7 @@ def score_seeds(
         if not entry.mask:
             continue
         truth = load_true_mask(archive, entry.mask)
-        maps = F.interpolate(maps_of(entry)[None], truth.shape, mode="bilinear", align_corners=False)
-        strength, winner = (x.numpy() for x in maps[0].max(dim=0))
+        strength, winner = (x.numpy() for x in full_size(maps_of(entry), truth.shape).max(dim=0))
         ids = np.array(class_ids(entry.tags, classes))[winner]
         # how many of the sorted thresholds the pixel's strength exceeds
         level = np.searchsorted(thresholds[order], strength, side="left")
