@@ -1,0 +1,389 @@
+"""VOC 2012 and SBD, drawn small: which images, tags and masks are read, and what is refused."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_voc import DEVKIT, SBD, SETS, DrawnVoc, class_mat, draw_voc, lines, mat
+from PIL import Image
+
+from plda.data.checks import Checker
+from plda.data.extract import extract
+from plda.data.images import VOID, read_image, read_mask
+from plda.data.packed import Packed
+from plda.data.source import Row
+from plda.data.voc import CLASSES, read_voc
+from plda.errors import InputError
+
+LIMIT = 1 << 24
+XML = "<annotation><object><name>{}</name></object></annotation>"
+
+
+class Unpacked:
+    """The drawn archives as folders, right until a test spoils a file."""
+
+    def __init__(self, drawn: DrawnVoc, folder: Path) -> None:
+        self.drawn, self.folder = drawn, folder
+        self.voc, self.sbd = folder / "voc" / DEVKIT, folder / "sbd" / SBD
+        extract(drawn.devkit, folder / "voc", limit=LIMIT)
+        extract(drawn.extra, folder / "sbd", limit=LIMIT)
+
+    def read(self, **counts: int) -> list[Row]:
+        voc, sbd = Packed(self.folder / "voc"), Packed(self.folder / "sbd")
+        return list(read_voc(voc, sbd, None, self.drawn.counts | counts).rows)
+
+    def refusal(self, **counts: int) -> str:
+        with pytest.raises(InputError) as caught:
+            self.read(**counts)
+        return str(caught.value)
+
+
+class Memory(Packed):
+    """An archive that is nowhere."""
+
+    def __init__(self, path: str, files: dict[str, bytes]) -> None:
+        self.path, self.files = Path(path), files
+
+    def names(self) -> list[str]:
+        return list(self.files)
+
+    def read(self, name: str) -> bytes:
+        return self.files[name]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> DrawnVoc:
+    return draw_voc(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="module")
+def sbd(drawn: DrawnVoc, tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    folder = tmp_path_factory.mktemp("sbd") / "sbd"
+    extract(drawn.extra, folder, limit=LIMIT)
+    return Packed(folder)
+
+
+@pytest.fixture
+def unpacked(drawn: DrawnVoc, tmp_path: Path) -> Unpacked:
+    return Unpacked(drawn, tmp_path)
+
+
+def ids(rows: list[Row], split: str) -> list[str]:
+    return [Path(row.image).stem for row in rows if row.split == split]
+
+
+def test_the_class_list_is_vocs() -> None:
+    assert len(CLASSES) == 21
+    assert list(CLASSES[1:]) == sorted(CLASSES[1:])
+    known = {0: "background", 1: "aeroplane", 8: "cat", 12: "dog", 15: "person", 20: "tvmonitor"}
+    assert {number: CLASSES[number] for number in known} == known
+
+
+def test_lists_tags_and_masks_are_the_expected_ones(drawn: DrawnVoc, sbd: Packed) -> None:
+    source = read_voc(Packed(drawn.devkit), sbd, Packed(drawn.test), drawn.counts)
+    assert source.classes == CLASSES
+    rows = list(source.rows)
+    assert ids(rows, "train") == drawn.lists["trainaug"]
+    assert ids(rows, "val") == drawn.lists["voc_val"]
+    assert ids(rows, "test") == drawn.lists["test"]
+    assert len(rows) == sum(len(drawn.lists[name]) for name in ("trainaug", "voc_val", "test"))
+    for row in rows:
+        name = Path(row.image).stem
+        image = read_image(row.content)
+        if row.split == "test":
+            assert (row.tags, row.mask) == ((), None)
+            assert row.origin == f"VOC2012test.tar: {name}"
+        else:
+            assert tuple(sorted(row.tags)) == drawn.tags[name]
+            mask = read_mask(row.mask)
+            assert mask.shape == image.size[::-1]
+            assert np.array_equal(mask, drawn.masks[name]), name
+            assert row.origin == f"VOCtrainval_11-May-2012.tar: {name}"
+
+
+def test_the_drawn_lists_overlap_in_all_ways(drawn: DrawnVoc) -> None:
+    """Or else the test above shows little."""
+    train, val, first, second = (
+        set(drawn.lists[k]) for k in ("voc_train", "voc_val", "sbd_train", "sbd_val")
+    )
+    aug = set(drawn.lists["trainaug"])
+    for here, there in ((train, first), (train, second), (val, first), (val, second)):
+        assert here & there
+    assert train - first - second
+    assert val - first - second
+    assert first - train - val
+    assert second - train - val
+    assert aug == (train | first | second) - val
+    assert {tag for name in aug for tag in drawn.tags[name]} == {"cat", "dog", "person"}
+    assert any(VOID in drawn.masks[name] for name in aug)
+    assert not any(VOID in drawn.masks[name] for name in aug - train)
+
+
+def test_without_the_test_archive(drawn: DrawnVoc, sbd: Packed) -> None:
+    rows = list(read_voc(Packed(drawn.devkit), sbd, None, drawn.counts).rows)
+    assert {row.split for row in rows} == {"train", "val"}
+
+
+def test_the_checks_find_nothing_wrong(drawn: DrawnVoc, sbd: Packed) -> None:
+    source = read_voc(Packed(drawn.devkit), sbd, None, drawn.counts)
+    checker = Checker(source, None)
+    checked = [checker.check(row) for row in source.rows]
+    checker.finish()
+    for entry, files in checked:
+        assert files[entry.image].startswith(b"\xff\xd8\xff")  # the photo itself, not encoded anew
+        assert np.array_equal(read_mask(files[entry.mask]), drawn.masks[Path(entry.key).name])
+
+
+def test_rows_are_read_one_at_a_time(drawn: DrawnVoc, sbd: Packed) -> None:
+    read: list[str] = []
+
+    class Watched(Packed):
+        def read(self, name: str) -> bytes:
+            read.append(Path(name).suffix)
+            return super().read(name)
+
+    source = read_voc(Watched(drawn.devkit), sbd, None, drawn.counts)
+    assert set(read) == {".txt"}
+    rows = iter(source.rows)
+    for count in (1, 2, 3):
+        next(rows)
+        assert read.count(".jpg") == count
+
+
+@pytest.mark.parametrize("named", ["VOCdevkit", "VOCdevkit/VOC2012"])
+@pytest.mark.parametrize("extra", ["benchmark_RELEASE", "benchmark_RELEASE/dataset"])
+def test_folders_of_a_users(unpacked: Unpacked, named: str, extra: str) -> None:
+    older = unpacked.folder / "voc" / "VOCdevkit" / "VOC2007" / SETS
+    older.mkdir(parents=True)
+    (older / "train.txt").write_text("000032\n")
+    voc, sbd = Packed(unpacked.folder / "voc" / named), Packed(unpacked.folder / "sbd" / extra)
+    drawn = unpacked.drawn
+    rows = list(read_voc(voc, sbd, None, drawn.counts).rows)
+    assert ids(rows, "train") == drawn.lists["trainaug"]
+    assert rows[0].origin == f"{Path(named).name}: {Path(rows[0].image).stem}"
+    assert all(np.array_equal(read_mask(r.mask), drawn.masks[Path(r.image).stem]) for r in rows)
+
+
+def test_both_archives_unpacked_into_one_folder(unpacked: Unpacked) -> None:
+    drawn = unpacked.drawn
+    extract(drawn.test, unpacked.folder / "test", limit=LIMIT)
+    shutil.copytree(unpacked.folder / "test" / DEVKIT, unpacked.voc, dirs_exist_ok=True)
+    voc = Packed(unpacked.voc)
+    rows = list(read_voc(voc, Packed(unpacked.sbd), voc, drawn.counts).rows)
+    assert ids(rows, "test") == drawn.lists["test"]
+
+
+def test_tags_are_the_classes_of_all_objects(unpacked: Unpacked) -> None:
+    name = unpacked.drawn.lists["trainaug"][0]
+    (unpacked.voc / f"Annotations/{name}.xml").write_text(
+        "<annotation><source><name>boat</name></source><name>bus</name>"
+        "<object><name>sofa</name><difficult>1</difficult></object>"
+        "<object><name> cow\n</name><truncated>1</truncated><part><name>head</name></part></object>"
+        "<object><part><name>cat</name></part><name>sofa</name></object></annotation>"
+    )
+    assert unpacked.read()[0].tags == ("sofa", "cow")
+
+
+def test_counts_that_nobody_names_may_be_any(unpacked: Unpacked) -> None:
+    voc, sbd = Packed(unpacked.voc), Packed(unpacked.sbd)
+    assert len(list(read_voc(voc, sbd, None, {}).rows)) == 12
+    with pytest.raises(InputError, match=f"{SETS}/val.txt: lists 4 images, 1449 were expected"):
+        read_voc(voc, sbd, None, {"voc_val": 1449})
+
+
+@pytest.mark.parametrize(
+    ("count", "file"),
+    [
+        ("voc_train", f"voc: {DEVKIT}/{SETS}/train.txt: lists"),
+        ("voc_val", f"voc: {DEVKIT}/{SETS}/val.txt: lists"),
+        ("sbd_train", f"sbd: {SBD}/train.txt: lists"),
+        ("sbd_val", f"sbd: {SBD}/val.txt: lists"),
+        ("trainaug", "sbd: their lists make"),
+    ],
+)
+def test_a_list_of_another_length(unpacked: Unpacked, count: str, file: str) -> None:
+    there = unpacked.drawn.counts[count]
+    message = unpacked.refusal(**{count: there + 1})
+    assert f"{file} {there} " in message
+    assert f"images, {there + 1} were expected: this is not the published archive" in message
+
+
+def test_a_test_list_of_another_length(drawn: DrawnVoc, sbd: Packed) -> None:
+    with pytest.raises(
+        InputError, match=f"test.tar: {DEVKIT}/{SETS}/test.txt: lists 2 images, 3 were expected"
+    ):
+        read_voc(Packed(drawn.devkit), sbd, Packed(drawn.test), drawn.counts | {"test": 3})
+
+
+def test_an_image_twice_in_a_list(unpacked: Unpacked) -> None:
+    names = unpacked.drawn.lists["sbd_val"]
+    (unpacked.sbd / "val.txt").write_bytes(lines([*names, names[0]]))
+    assert unpacked.refusal() == f"{unpacked.folder}/sbd: {SBD}/val.txt: lists {names[0]} 2 times"
+
+
+def test_a_list_that_is_no_text(unpacked: Unpacked) -> None:
+    (unpacked.sbd / "val.txt").write_bytes(b"\xff\xfe2007")
+    assert f"{unpacked.folder}/sbd: {SBD}/val.txt: is no list of images" in unpacked.refusal()
+
+
+def test_spaces_and_empty_lines_do_not_count(unpacked: Unpacked) -> None:
+    names = unpacked.drawn.lists["voc_train"]
+    (unpacked.voc / SETS / "train.txt").write_text("\n".join(f" {name} \r" for name in names) + "\n\n")
+    assert ids(unpacked.read(), "train") == unpacked.drawn.lists["trainaug"]
+
+
+def test_lists_that_are_nowhere_or_everywhere(unpacked: Unpacked) -> None:
+    voc = Packed(unpacked.voc)
+    with pytest.raises(InputError, match=f"VOC2012: holds no {SETS}/test.txt"):
+        read_voc(voc, Packed(unpacked.sbd), voc, {})
+    with pytest.raises(InputError, match=r"VOC2012: holds .*Segmentation/train.txt: name the folder"):
+        shutil.copytree(unpacked.voc / SETS, unpacked.voc / "ImageSets" / "Main")
+        read_voc(voc, Packed(unpacked.voc), None, {})
+    shutil.copytree(unpacked.sbd / "cls", unpacked.sbd / "mine")
+    (unpacked.sbd / "mine" / "train.txt").touch()
+    assert read_voc(voc, Packed(unpacked.sbd), None, unpacked.drawn.counts)  # what the user named comes first
+    (unpacked.sbd / "val.txt").unlink()
+    assert f"/sbd: holds no {SBD}/val.txt: this is not the published archive" in unpacked.refusal()
+
+
+@pytest.mark.parametrize("kind", ["JPEGImages/{}.jpg", "Annotations/{}.xml", "SegmentationClass/{}.png"])
+def test_a_file_of_vocs_is_missing(unpacked: Unpacked, kind: str) -> None:
+    file = kind.format(unpacked.drawn.lists["voc_val"][1])
+    (unpacked.voc / file).unlink()
+    assert f"{unpacked.folder}/voc: holds no {DEVKIT}/{file}: " in unpacked.refusal()
+
+
+def test_a_file_of_sbds_is_missing(unpacked: Unpacked) -> None:
+    lists = unpacked.drawn.lists
+    both = min({*lists["sbd_train"]} & {*lists["voc_train"]})
+    (unpacked.sbd / f"cls/{both}.mat").unlink()  # where VOC has a mask, SBD's is not asked for
+    unpacked.read()
+    name = min({*lists["sbd_train"], *lists["sbd_val"]} - {*lists["voc_train"], *lists["voc_val"]})
+    (unpacked.sbd / f"cls/{name}.mat").unlink()
+    assert f"{unpacked.folder}/sbd: holds no {SBD}/cls/{name}.mat: " in unpacked.refusal()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (XML.format("unicorn"), "field object/name: 'unicorn' is no class of VOC"),
+        (XML.format("background"), "field object/name: 'background' is no class of VOC"),
+        (XML.format(""), "field object/name: '' is no class of VOC"),
+        ("<annotation><object/></annotation>", "field object/name: '' is no class of VOC"),
+        ("<annotation><folder>VOC2012</folder></annotation>", "field object: there is none"),
+        (XML.format("cat")[:-4], "is no annotation: unclosed token"),
+        ("", "is no annotation: no element found"),
+        ("\0\1\2", "is no annotation: not well-formed"),
+        (
+            '<?xml version="1.0" encoding="klingon"?>' + XML.format("cat"),
+            "is no annotation: unknown encoding",
+        ),
+        (
+            '<!DOCTYPE a [<!ENTITY b "cat">]>' + XML.format("&b;"),
+            "is no annotation: it declares a document type",
+        ),
+    ],
+)
+def test_an_annotation_that_is_none(unpacked: Unpacked, content: str, words: str) -> None:
+    file = f"Annotations/{unpacked.drawn.lists['voc_val'][0]}.xml"
+    for code in ("utf-8", "utf-16") if "DOCTYPE" in content else ("utf-8",):
+        (unpacked.voc / file).write_bytes(content.encode(code))
+        assert f"{unpacked.folder}/voc: {DEVKIT}/{file}: {words}" in unpacked.refusal()
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_mask_with_other_types_of_numbers(unpacked: Unpacked, compressed: bool) -> None:
+    """MATLAB's own type does not matter as long as every id is one."""
+    name = "2009_000002"
+    mask = unpacked.drawn.masks[name]
+    for kind in (np.int32, np.uint16, np.float64):
+        content = mat("GTcls", {"Segmentation": mask.astype(kind)}, compressed=compressed)
+        (unpacked.sbd / f"cls/{name}.mat").write_bytes(content)
+        (row,) = (row for row in unpacked.read() if row.image == f"{name}.jpg")
+        assert np.array_equal(read_mask(row.mask), mask)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "cannot be read"),
+        (b"PK\3\4" * 100, "cannot be read"),
+        (mat("GTinst", {"Segmentation": np.ones((3, 4))}), "cannot be read: KeyError('GTcls')"),
+        (mat("GTcls", {"Boundaries": np.ones((3, 4))}), "cannot be read"),
+        (mat("GTcls", {"Segmentation": "none"}), "cannot be read"),
+        (mat("GTcls", {"Segmentation": np.full((3, 4), 300)}), "must hold class ids, (H, W), is (3, 4)"),
+        (mat("GTcls", {"Segmentation": np.full((3, 4), -1)}), "must hold class ids, (H, W), is (3, 4)"),
+        (mat("GTcls", {"Segmentation": np.full((3, 4), 0.5)}), "must hold class ids, (H, W), is (3, 4)"),
+        (mat("GTcls", {"Segmentation": np.ones((3, 4, 2))}), "must hold class ids, (H, W), is (3, 4, 2)"),
+        (mat("GTcls", {"Segmentation": np.ones((0, 4))}), "must hold class ids, (H, W), is (0, 4)"),
+    ],
+)
+def test_a_mask_of_sbds_that_is_none(unpacked: Unpacked, content: bytes, words: str) -> None:
+    (unpacked.sbd / "cls/2009_000002.mat").write_bytes(content)
+    place = f"{unpacked.folder}/sbd: {SBD}/cls/2009_000002.mat: field GTcls.Segmentation: "
+    assert f"{place}{words}" in unpacked.refusal()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damage_to_a_mask_never_gives_more_than_a_refusal() -> None:
+    rng = np.random.default_rng(0)
+    content = class_mat(np.tile(np.arange(21, dtype=np.uint8), (40, 3)))
+    assert len(content) > 600
+    for _ in range(300):
+        spoilt = bytearray(content)
+        for place in rng.integers(0, len(content), rng.integers(1, 4)):
+            spoilt[place] = rng.integers(256)
+        sbd = Memory(
+            "sbd", {"dataset/cls/a.mat": bytes(spoilt[: rng.integers(len(content) // 2, 2 * len(content))])}
+        )
+        source = one_image(sbd)
+        try:
+            mask = next(iter(source)).mask
+        except InputError as error:
+            assert "dataset/cls/a.mat: field GTcls.Segmentation: " in str(error)
+        else:
+            assert read_mask(mask).ndim == 2
+
+
+def one_image(sbd: Memory) -> Iterator[Row]:
+    """The rows of a data set whose one training image, a, has its mask from `sbd`."""
+    voc = {f"{SETS}/train.txt": b"", f"{SETS}/val.txt": b"", "JPEGImages/a.jpg": b"jpg"}
+    voc["Annotations/a.xml"] = XML.format("cat").encode()
+    sbd.files |= {"dataset/train.txt": b"a", "dataset/val.txt": b""}
+    return iter(read_voc(Memory("voc", voc), sbd, None, {}).rows)
+
+
+def test_any_lists_are_joined_by_the_rule() -> None:
+    """Train is all that has a mask but for VOC's val; VOC's masks come first; nothing is there twice."""
+    pool = [f"2007_{i:06}" for i in range(12)]
+    sbd_mask = class_mat(np.full((2, 2), 7, np.uint8))
+    png = io.BytesIO()
+    Image.fromarray(np.full((2, 2), 9, np.uint8)).save(png, "PNG")
+    voc = {f"JPEGImages/{name}.jpg": name.encode() for name in pool}
+    voc |= {f"Annotations/{name}.xml": XML.format("cat").encode() for name in pool}
+    voc |= {f"SegmentationClass/{name}.png": png.getvalue() for name in pool}
+    sbd = {f"cls/{name}.mat": sbd_mask for name in pool}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+
+        def some(rng: np.random.Generator = rng) -> list[str]:
+            return [str(name) for name in rng.permutation(pool)[: rng.integers(len(pool) + 1)]]
+
+        order = [str(name) for name in rng.permutation(pool)]
+        cut, end = sorted(rng.integers(0, len(pool) + 1, 2))
+        train, val, first, second = order[:cut], order[cut:end], some(), some()
+        files = Memory("voc", voc | {f"{SETS}/train.txt": lines(train), f"{SETS}/val.txt": lines(val)})
+        more = Memory("sbd", sbd | {"train.txt": lines(first), "val.txt": lines(second)})
+        rows = list(read_voc(files, more, None, {}).rows)
+        assert ids(rows, "train") == sorted({*train, *first, *second} - {*val})
+        assert ids(rows, "val") == sorted(val)
+        assert len({row.image for row in rows}) == len(rows)
+        for row in rows:
+            name = Path(row.image).stem
+            assert row.content == name.encode()
+            assert read_mask(row.mask)[0, 0] == (9 if name in train + val else 7)
+            assert replace(row, mask=None, content=b"").tags == ("cat",)
