@@ -177,6 +177,17 @@ def test_both_archives_unpacked_into_one_folder(unpacked: Unpacked) -> None:
     assert ids(rows, "test") == drawn.lists["test"]
 
 
+def test_a_tar_does_not_depend_on_the_working_folder(
+    drawn: DrawnVoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where someone has a link to a data set of the same name."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "VOCdevkit").symlink_to(tmp_path)
+    before = Packed(drawn.devkit).names()
+    monkeypatch.chdir(tmp_path / "here")
+    assert Packed(drawn.devkit).names() == before
+
+
 def test_tags_are_the_classes_of_all_objects(unpacked: Unpacked) -> None:
     name = unpacked.drawn.lists["trainaug"][0]
     (unpacked.voc / f"Annotations/{name}.xml").write_text(
