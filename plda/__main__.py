@@ -17,6 +17,7 @@ from plda.errors import InputError
 from plda.params import read_params
 
 STAGES = {
+    "download_data": "have the archives of a published data set, checked",
     "index_data": "check a data set and pack it into one archive and one table",
     "download_backbone": "fetch the weights that the networks start from",
     "train_cam": "train a classifier on image tags",

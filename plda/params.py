@@ -17,6 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 BackgroundScore = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
+Origin = Literal["creatures", "folder", "voc2012", "coco2014"]
 Backbone = Literal[
     "resnet10", "resnet18", "resnet50", "resnet101",
     "mobilenet_v2", "mobilenet_v3_large", "convnext_tiny", "resnet38d",
@@ -39,6 +40,12 @@ class Compute(Section):
     workers: Annotated[int, Field(ge=0)]
 
 
+class DownloadData(Section):
+    folder: Annotated[str, Field(min_length=1)]
+    have: dict[str, Annotated[str, Field(min_length=1)]]
+    test: bool
+
+
 class Creatures(Section):
     train: Count
     val: Count
@@ -49,7 +56,6 @@ class Creatures(Section):
 
 
 class IndexData(Section):
-    source: Literal["creatures", "folder"]
     folder: Annotated[str, Field(min_length=1)]
     long_side: Annotated[int, Field(ge=32)] | None
     creatures: Creatures
@@ -203,8 +209,10 @@ class Report(Section):
 class Params(Section):
     """The whole file. A field's name is its section's, a section's name is its stage's."""
 
+    source: Origin
     seed: Annotated[int, Field(ge=0)]
     compute: Compute
+    download_data: DownloadData
     index_data: IndexData
     download_backbone: DownloadBackbone
     train_cam: TrainCam
@@ -214,6 +222,12 @@ class Params(Section):
     train_segmenter: TrainSegmenter
     predict_masks: PredictMasks
     report: Report
+
+    @model_validator(mode="after")
+    def _test_images_are_known(self) -> "Params":
+        if self.download_data.test and self.source != "voc2012":
+            raise ValueError("download_data.test: only source voc2012 has test images to download")
+        return self
 
     @model_validator(mode="after")
     def _the_walk_has_boundaries(self) -> "Params":

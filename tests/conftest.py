@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from server import Server, serving
 
 from plda.__main__ import main
 
@@ -82,11 +83,12 @@ class Photos:
         """Run index_data on the folder, into `out`."""
         params = self.folder.parent / "params.yaml"
         if changes or not params.exists():
-            write_params(params, index_data__source="folder", **changes)
+            write_params(params, source="folder", **changes)
         return run_stage(
             "index_data",
             params,
             folder=self.folder,
+            archives=out / "archives.json",
             classes=out / "classes.txt",
             index=out / "index.csv",
             images=out / "images.zip",
@@ -108,6 +110,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "index_data",
             params,
             folder=folder,
+            archives=folder / "archives.json",
             classes=folder / "classes.txt",
             index=folder / "index.csv",
             images=folder / "images.zip",
@@ -138,3 +141,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refusal:
         return capsys.readouterr().err
 
     return call
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running

@@ -105,7 +105,7 @@ def test_an_ablation_of_the_segmenter_trains_no_cams(tmp_path: Path) -> None:
 
 def test_another_draw_of_the_data_shares_but_the_backbone(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, runs={"a": {}, "b": {"index_data.creatures.seed": 7}})
-    assert own(runs, "b-r") == set(runs["main"]) - {"download_backbone"}
+    assert own(runs, "b-r") == set(runs["main"]) - {"download_data", "download_backbone"}
 
 
 def test_a_run_shares_with_another_run(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_all_runs_share_common_changes_but_main_does_not(tmp_path: Path) -> None
 
 def test_the_folder_of_the_photos_keeps_its_name(tmp_path: Path) -> None:
     folder = "results/main/index_data/photos {x}"
-    changes = {"index_data.source": "folder", "index_data.folder": folder}
+    changes = {"source": "folder", "index_data.folder": folder}
     stage = runs_of(tmp_path, runs={"a": changes})["a-r"]["index_data"]
     assert folder in stage.inputs
     assert f'--folder "{folder}"' in stage.command
@@ -136,7 +136,7 @@ def test_the_folder_of_the_photos_keeps_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"until": "train"}, "until: 'train' is no stage of dvc.yaml: index_data, "),
+        ({"until": "train"}, "until: 'train' is no stage of dvc.yaml: download_data, "),
         ({"baseline": "b"}, "baseline: 'b' is not among the runs"),
         ({"metrics": []}, "metrics: list should have at least 1 item"),
         ({"metrics": "seeds.miou"}, "metrics: input should be a valid list"),
@@ -353,7 +353,7 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
         "make_masks": 2,
         "evaluate_cams": 2,
     }
-    assert plan(tree) == {"index_data": 1, **cams, **after_segmenter}
+    assert plan(tree) == {"download_data": 1, "index_data": 1, **cams, **after_segmenter}
     printed = tree.run("snakemake", "--cores", "2", "ablations")
     assert plan(tree) == {}
     assert "Nothing to be done" in tree.run("snakemake", "--cores", "2", "ablations")
@@ -406,7 +406,7 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     assert all(f"\n{name}," in shown for name in ("a-s0", "a-s1", "b-s0", "b-s1"))
 
     # where a run runs changes nothing
-    tree.set("compute", "workers", 1)
+    tree.set("compute.workers", 1)
     assert plan(tree) == {}
 
     # another late value of one run redoes the later stages of that run

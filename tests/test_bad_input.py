@@ -78,7 +78,7 @@ def spoil_missing_mask(p: Photos) -> None:
 
 
 def spoil_split_name(p: Photos) -> None:
-    p.rows[1] = "b.jpg,test,cat,"
+    p.rows[1] = "b.jpg,dev,cat,"
 
 
 def spoil_empty_split(p: Photos) -> None:
@@ -107,7 +107,7 @@ def spoil_no_rows(p: Photos) -> None:
         (spoil_mask_ids, [LINE_2, "field mask", "a.png", "id 3", "0 to 2"]),
         (spoil_mask_mode, [LINE_2, "field mask", "a.png", "RGB"]),
         (spoil_missing_mask, [LINE_2, "field mask", "a.png", "No such file"]),
-        (spoil_split_name, [LINE_3, "field split", "'test' is none of train, val"]),
+        (spoil_split_name, [LINE_3, "field split", "'dev' is none of train, val, test"]),
         (spoil_empty_split, ["tags.csv", "field split", "'val'"]),
         (spoil_no_rows, ["tags.csv", "field split", "'train'", "'val'"]),
     ],
@@ -125,10 +125,10 @@ def test_a_spoilt_folder_is_refused(
 
 
 def test_all_faults_are_told_at_once(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
-    photos.rows = ["a.jpg,train,horse,", "x.jpg,train,cat,", "c.jpg,test,dog,"]
+    photos.rows = ["a.jpg,train,horse,", "x.jpg,train,cat,", "c.jpg,dev,dog,"]
     photos.write()
     message = refused(photos.index, tmp_path / "out")
-    assert all(word in message for word in ("'horse'", "x.jpg", "'test'"))
+    assert all(word in message for word in ("'horse'", "x.jpg", "'dev'"))
 
 
 @pytest.mark.parametrize(

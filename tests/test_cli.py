@@ -41,7 +41,7 @@ def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_
     assert photos.index(tmp_path / "out") == 0
     (photos.folder / "a.jpg").unlink()
     arguments = ["index_data", "--params", str(tmp_path / "params.yaml"), "--folder", str(photos.folder)]
-    for flag in ("classes", "index", "images"):
+    for flag in ("archives", "classes", "index", "images"):
         arguments += [f"--{flag}", str(tmp_path / "new" / flag)]
 
     def run(*options: str) -> "subprocess.CompletedProcess[str]":

@@ -13,7 +13,7 @@ from PIL import Image
 from plda.data.archive import Archive
 from plda.data.datasets import MaskedCrops, TaggedCrops
 from plda.data.images import VOID, colour, encode_mask, keep_image, read_image, read_mask
-from plda.data.index import read_index
+from plda.data.index import Entry, read_index
 from plda.data.loading import load_image
 from plda.data.transforms import augment
 from plda.params import Params, Training, check
@@ -190,3 +190,11 @@ def test_augment_covers_its_range() -> None:
     assert min(shares) >= 0.24 * 2 / 3  # a factor of 0.5 leaves a quarter of the image's area
     assert max(shares) <= 0.68
     assert max(shares) - min(shares) > 0.3
+
+
+def test_images_to_label_need_no_tags(photos: Photos, tmp_path: Path) -> None:
+    photos.rows.append("d.jpg,test,,")
+    (photos.folder / "d.jpg").write_bytes((photos.folder / "a.jpg").read_bytes())
+    photos.write()
+    assert photos.index(tmp_path) == 0
+    assert read_index(tmp_path / "index.csv", "test") == [Entry("images/d.jpg", "test", (), "", "", 40, 30)]

@@ -15,123 +15,27 @@ import subprocess
 import sys
 import tarfile
 import termios
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from server import CONTENT, Server
 
 from plda.data.download import Patience, Unavailable, fetch
 from plda.data.extract import NOTE, extract
 from plda.data.packed import Packed
 from plda.errors import InputError
 
-CONTENT = np.random.default_rng(0).bytes(1_000_000)
 OTHER = np.random.default_rng(1).bytes(1_000_000)
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 QUICK = Patience(timeout=10, tries=3, pause=0.01)
 LIMIT = 10_000_000
-
-
-@dataclass
-class File:
-    """What the server has under a path, and how it behaves; lists are used up answer by answer."""
-
-    content: bytes = CONTENT
-    etag: str | None = '"1"'
-    modified: str | None = None
-    cut: list[float] = field(default_factory=list)  # shares of the answer after which the line goes dead
-    status: list[int] = field(default_factory=list)
-    ranges: bool = True
-    if_range: bool = True
-    length: int | None = -1  # what Content-Length says: -1 the truth, None nothing
-    redirect: str = ""
-    seconds: float = 0.0  # for the whole answer
-    stall: float = 0.0  # before anything is said
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, File] = {}
-        self.seen: list[tuple[str, str | None, str | None]] = []  # path, Range, If-Range
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def add(self, path: str = "/a.tar", **behaviour: object) -> str:
-        self.files[path] = File(**behaviour)  # type: ignore[arg-type]
-        return self.url + path
-
-    def ranges(self, path: str = "/a.tar") -> list[str | None]:
-        return [asked for seen, asked, _ in self.seen if seen == path]
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # clients are killed here
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        asked, condition = self.headers["Range"], self.headers["If-Range"]
-        self.server.seen.append((self.path, asked, condition))
-        file = self.server.files.get(self.path)
-        if file is None:
-            return self.send_error(404)
-        time.sleep(file.stall)
-        if file.status:
-            return self.send_error(file.status.pop(0))
-        if file.redirect:
-            self.send_response(302)
-            self.send_header("Location", file.redirect)
-            return self.end_headers()
-        first = 0
-        changed = file.if_range and condition is not None and condition not in (file.etag, file.modified)
-        if asked and file.ranges and not changed:
-            first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
-            if first >= len(file.content):
-                return self.send_error(416)
-        self.send_response(206 if first else 200)
-        if first:
-            last = len(file.content) - 1
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(file.content)}")
-        for name, value in (("ETag", file.etag), ("Last-Modified", file.modified)):
-            if value is not None:
-                self.send_header(name, value)
-        body = file.content[first:]
-        if file.length is not None:
-            self.send_header("Content-Length", str(len(body) if file.length == -1 else file.length))
-        self.end_headers()
-        self._send(body[: int(len(body) * file.cut.pop(0))] if file.cut else body, file.seconds)
-        return None
-
-    def _send(self, body: bytes, seconds: float) -> None:
-        pieces = 50 if seconds else 1
-        step = len(body) // pieces + 1
-        for start in range(0, len(body), step):
-            self.wfile.write(body[start : start + step])
-            time.sleep(seconds / pieces)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
-    threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-    yield running
-    running.shutdown()
-    running.server_close()
 
 
 @pytest.fixture

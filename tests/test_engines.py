@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from conftest import ROOT, write_params
 
 AFTER_SEGMENTER = ["train_segmenter", "predict_masks", "evaluate", "report"]
 EVERY = [
+    "download_data",
     "index_data",
     "download_backbone",
     "train_cam",
@@ -77,10 +80,11 @@ class Tree:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "-m", "a run")
 
-    def set(self, section: str, key: str, value: object) -> None:
+    def set(self, name: str, value: object) -> None:
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
-        params[section][key] = value
+        *sections, key = name.split(".")
+        reduce(getitem, sections, params)[key] = value
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def snakemake_plan(self) -> list[str]:
@@ -126,7 +130,7 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     assert tree.run("git", "status", "--short") == ""
 
     # another value of one stage: exactly the stages after it are redone, by either engine
-    tree.set("train_segmenter", "epochs", 1)
+    tree.set("train_segmenter.epochs", 1)
     assert tree.snakemake_plan() == AFTER_SEGMENTER
     assert tree.make("adopt-dvc", ok=False).count("Snakemake has work left") == 1
     assert tree.make("adopt-snakemake", ok=False).count("DVC has work left") == 1
@@ -148,7 +152,7 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     assert tree.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
     # back to the first value: DVC remembers, and both engines compute the same numbers
-    tree.set("train_segmenter", "epochs", 2)
+    tree.set("train_segmenter.epochs", 2)
     tree.run("snakemake", "--cores", "2")
     assert tree.metrics() == metrics
     tree.make("adopt-dvc")
@@ -165,8 +169,8 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
 def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     shutil.copytree(tmp_path / "data", tmp_path / "my photos")
-    tree.set("index_data", "source", "folder")
-    tree.set("index_data", "folder", "my photos")
+    tree.set("source", "folder")
+    tree.set("index_data.folder", "my photos")
     for command in (("snakemake", "--cores", "1", "--until", "index_data"), ("dvc", "repro", "index_data")):
         assert "my photos/classes.txt: needs 1 to 254 classes" in tree.run(*command, ok=False)
         assert list((tmp_path / "results").rglob("*.*")) == []
@@ -174,5 +178,5 @@ def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> Non
 
 def test_where_it_runs_reruns_nothing(tree: Tree) -> None:
     before = tree.snakemake_plan(), tree.run("dvc", "status")
-    tree.set("compute", "workers", 1)
+    tree.set("compute.workers", 1)
     assert (tree.snakemake_plan(), tree.run("dvc", "status")) == before

@@ -32,7 +32,7 @@ def test_stages_functions_and_sections_have_the_same_names(stages: dict[str, Sta
     files = {p.stem for p in (ROOT / "plda" / "stages").glob("*.py")} - {"__init__"}
     assert list(stages) == list(STAGES)
     assert set(stages) == files
-    assert set(Params.model_fields) - {"seed", PLACE} <= set(stages)
+    assert set(Params.model_fields) - {"source", "seed", PLACE} <= set(stages)
 
 
 @pytest.mark.parametrize("name", STAGES)

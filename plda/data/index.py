@@ -1,7 +1,8 @@
 """index.csv: the one table of a data set.
 
-Columns: image, split, tags (separated by `;`, in the order of the class list), mask, parts (both empty where
-there is none), width, height. image, mask and parts are names of entries in the data archive beside it.
+Columns: image, split (train, val or test), tags (separated by `;`, in the order of the class list), mask,
+parts (both empty where there is none), width, height. image, mask and parts are names of entries in the data
+archive beside it.
 """
 
 from collections.abc import Iterable
@@ -48,7 +49,7 @@ def read_index(path: Path, *splits: str) -> list[Entry]:
         Entry(
             r["image"],
             r["split"],
-            tuple(r["tags"].split(";")),
+            tuple(filter(None, r["tags"].split(";"))),
             r["mask"],
             r["parts"],
             int(r["width"]),

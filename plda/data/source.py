@@ -7,7 +7,7 @@ from pathlib import Path
 Content = Path | bytes
 """A file of the user's, or the bytes of one that was drawn or unpacked."""
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Row:
     Attributes:
         origin: where it stands, for messages ("photos/tags.csv, line 7").
         image: its name in the data set, a relative path.
-        split: "train" or "val".
+        split: "train", "val", or "test": images to label, of which nothing needs to be known.
         tags: the names of the classes that occur in it.
         content: the image file.
         mask: its true classes, if any: a file of 8-bit class ids.

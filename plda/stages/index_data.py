@@ -11,26 +11,37 @@ from plda.data.checks import Checker
 from plda.data.index import Entry, write_index
 from plda.data.sources import open_source
 from plda.files import need_space, write_text
-from plda.params import IndexData
+from plda.params import IndexData, Origin
 
 
-def index_data(folder: Path, classes: Path, index: Path, images: Path, *, index_data: IndexData) -> None:
+def index_data(
+    folder: Path,
+    archives: Path,
+    classes: Path,
+    index: Path,
+    images: Path,
+    *,
+    source: Origin,
+    index_data: IndexData,
+) -> None:
     """Check a data set and pack it into one archive and one table.
 
     Args:
         folder: the user's photos with tags.csv and classes.txt (source `folder`).
+        archives: where the archives of a published data set are.
         classes: written: class names, background first, one a line.
         index: written: the table, see plda.data.index.
         images: written: the archive of images, masks and parts.
+        source: of the images.
         index_data: its section of the params.
     """
-    source = open_source(index_data, folder)
-    need_space(images, source.size)
-    checker = Checker(source, index_data.long_side)
+    data_set = open_source(source, index_data, folder, archives)
+    need_space(images, data_set.size)
+    checker = Checker(data_set, index_data.long_side)
     entries: list[Entry] = []
 
     def files() -> Iterator[tuple[str, bytes]]:
-        for row in tqdm(source.rows, unit="image", disable=not sys.stderr.isatty()):
+        for row in tqdm(data_set.rows, unit="image", disable=not sys.stderr.isatty()):
             checked = checker.check(row)
             if checked:
                 entries.append(checked[0])
@@ -39,5 +50,5 @@ def index_data(folder: Path, classes: Path, index: Path, images: Path, *, index_
 
     pack(images, files())
     write_index(index, entries)
-    write_text(classes, "\n".join(source.classes) + "\n")
-    print(f"{len(entries)} images, {len(source.classes) - 1} classes", file=sys.stderr)
+    write_text(classes, "\n".join(data_set.classes) + "\n")
+    print(f"{len(entries)} images, {len(data_set.classes) - 1} classes", file=sys.stderr)

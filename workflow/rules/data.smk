@@ -1,6 +1,28 @@
 """Rules that bring in what comes from outside: the data set and the first weights."""
 
 
+rule download_data:
+    input:
+        inputs("download_data"),
+    output:
+        outputs("download_data"),
+    log:
+        "logs/{run}/download_data.log",
+    benchmark:
+        "logs/{run}/download_data.benchmark.tsv"
+    conda:
+        "../envs/plda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=720,
+    params:
+        settings=settings("download_data"),
+        command=command("download_data"),
+    shell:
+        "{params.command} 2>&1 | tee {log}"
+
+
 rule index_data:
     input:
         inputs("index_data"),

@@ -1,0 +1,109 @@
+"""VOC 2012 with SBD and COCO 2014, drawn but laid out as published, from a server to the scores."""
+
+import hashlib
+import re
+import tarfile
+from pathlib import Path
+
+import yaml
+from conftest import ROOT
+from drawn_coco import draw_coco
+from drawn_voc import draw_voc
+from server import Server
+from test_engines import Tree
+
+from plda.data.index import read_index
+from plda.masks.folder import load_mask
+
+
+def publish(
+    tree: Tree, server: Server, source: str, archives: dict[str, Path], counts: dict[str, int]
+) -> None:
+    """Name the server's archives in the tree's table, each with a dead link in front, and set the source."""
+    path = tree.folder / "workflow/archives.yaml"
+    table = yaml.safe_load(path.read_text())
+    table[source]["counts"] = counts
+    for name, file in archives.items():
+        content = file.read_bytes()
+        table[source]["archives"][name] |= {
+            "file": file.name,
+            "megabytes": 1,
+            "checksum": "sha256:" + hashlib.sha256(content).hexdigest(),
+            "mirrors": [server.url + f"/gone/{file.name}", server.add(f"/{file.name}", content=content)],
+        }
+    path.write_text(yaml.safe_dump(table, sort_keys=False))
+    for name, value in {
+        "source": source,
+        "train_boundary.enabled": False,
+        "make_masks.refinement": ["pamr"],
+        "train_cam.epochs": 1,
+        "train_segmenter.epochs": 1,
+    }.items():
+        tree.set(name, value)
+
+
+def split(tree: Tree, name: str) -> list[str]:
+    return [entry.key for entry in read_index(tree.folder / "results/main/index_data/index.csv", name)]
+
+
+def test_voc_from_the_server_to_the_submission(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "tree").mkdir()
+    tree, drawn = Tree(tmp_path / "tree"), draw_voc(tmp_path / "originals")
+    archives = {"trainval": drawn.devkit, "sbd": drawn.extra, "test": drawn.test}
+    publish(tree, server, "voc2012", archives, drawn.counts)
+    tree.set("download_data.test", True)
+    tree.set("predict_masks.splits", ["val", "test"])
+    server.files[f"/{drawn.devkit.name}"].cut = [0.4]
+
+    tree.run("snakemake", "--cores", "2", "all", "submission")
+
+    assert server.ranges(f"/gone/{drawn.devkit.name}") == [None]
+    size = drawn.devkit.stat().st_size
+    assert server.ranges(f"/{drawn.devkit.name}") == [None, f"bytes={int(size * 0.4)}-"]
+    assert (tree.folder / "downloads" / drawn.devkit.name).read_bytes() == drawn.devkit.read_bytes()
+    assert split(tree, "train") == drawn.lists["trainaug"]
+    assert split(tree, "val") == drawn.lists["voc_val"]
+    assert split(tree, "test") == drawn.lists["test"]
+    assert 0 <= tree.metrics()["predictions"]["miou"] <= 100
+    with tarfile.open(tree.folder / "results/main/submission/VOC2012_comp6.tar") as packed:
+        names = [name for name in packed.getnames() if name.endswith(".png")]
+    assert names == [f"results/VOC2012/Segmentation/comp6_test_cls/{i}.png" for i in drawn.lists["test"]]
+    assert "Nothing to be done" in tree.run("snakemake", "--cores", "2", "all", "submission")
+    asked = len(server.seen)
+
+    # an archive that is lost is only missed, and then had again, when a stage needs it
+    (tree.folder / "downloads" / drawn.devkit.name).unlink()
+    assert "Nothing to be done" in tree.run("snakemake", "--cores", "2", "all", "submission")
+    tree.set("index_data.long_side", 40)
+    said = tree.run("snakemake", "--cores", "2", "--until", "index_data", ok=False)
+    assert f"{drawn.devkit.name}: is gone; `snakemake --forcerun download_data` has it again" in said
+    tree.run("snakemake", "--cores", "2", "--until", "index_data", "--forcerun", "download_data")
+    assert len(server.seen) == asked + 2
+    assert max(e.width for e in read_index(tree.folder / "results/main/index_data/index.csv")) == 40
+
+
+def test_coco_from_the_server_to_the_scores(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "tree").mkdir()
+    tree, drawn = Tree(tmp_path / "tree"), draw_coco(tmp_path / "originals")
+    archives = {"train": drawn.train, "val": drawn.val, "annotations": drawn.annotations}
+    publish(tree, server, "coco2014", archives, drawn.counts)
+
+    tree.run("snakemake", "--cores", "2")
+
+    assert 0 <= tree.metrics()["predictions"]["miou"] <= 100
+    for entry in read_index(tree.folder / "results/main/index_data/index.csv", "val"):
+        mask = load_mask(tree.folder / "results/main/predict_masks/masks", entry)
+        assert mask.shape == (entry.height, entry.width)
+
+
+def test_the_plan_of_every_preset(tmp_path: Path) -> None:
+    """Each preset's params are right, and both engines can plan with them."""
+    tree = Tree(tmp_path)
+    presets = sorted((ROOT / "workflow/presets").glob("*.yaml"))
+    assert len(presets) >= 4
+    for preset in presets:
+        text = preset.read_text()
+        (tree.folder / "params.yaml").write_text(text)
+        plan = tree.snakemake_plan()
+        assert plan[:2] == ["download_data", "index_data"] and plan[-1] == "report", preset
+        assert re.search(r"^source: (folder|voc2012|coco2014)\b", text, re.MULTILINE), preset
