@@ -196,10 +196,15 @@ class TrainSegmenter(Training):
     head: Literal["deeplabv3", "lraspp", "deeplabv2"]
 
 
+class PredictionCrf(Crf):
+    enabled: bool
+
+
 class PredictMasks(Section):
     splits: Annotated[list[Literal["train", "val"]], Field(min_length=1)]
     scales: Annotated[list[Positive], Field(min_length=1)]
     flip: bool
+    crf: PredictionCrf
 
 
 class Report(Section):

@@ -9,15 +9,25 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, Refusal, run_stage, write_params
 
+from plda.data.archive import Archive
+from plda.data.classes import read_classes
+from plda.data.index import read_index
+from plda.data.loading import load_image
 from plda.errors import InputError
-from plda.masks.crf import crf, in_processes, require
+from plda.masks.cams import multi_scale
+from plda.masks.crf import crf, in_processes, most_likely, require
+from plda.masks.folder import load_mask
+from plda.models.saved import Architecture, load_network, save_network
+from plda.params import read_params
 
 USUAL = {
     "iterations": 10,
@@ -28,6 +38,7 @@ USUAL = {
     "appearance_weight": 10,
 }
 BACKGROUND = 0.2
+DATA = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
 
 
 @pytest.fixture
@@ -114,9 +125,10 @@ def divided(a: float, b: float) -> float:
 def test_a_missing_library_is_told_with_the_field_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     image, _, maps = scene()
-    for call in (require, partial(crf, image, maps, 0.3, **USUAL)):
-        with pytest.raises(InputError, match=r"make_masks\.refinement: crf .*`make crf`.*g\+\+"):
-            call()
+    with pytest.raises(InputError, match=r"params: make_masks\.refinement: a dense CRF .*`make crf`.*g\+\+"):
+        require("make_masks.refinement")
+    with pytest.raises(InputError, match=r"^a dense CRF needs the package pydensecrf2"):
+        crf(image, maps, 0.3, **USUAL)
 
 
 def test_a_worker_imports_neither_torch_nor_the_library() -> None:
@@ -141,7 +153,6 @@ def test_a_worker_imports_neither_torch_nor_the_library() -> None:
 )
 def test_crf_is_mean_field_on_its_energy(changes: dict[str, float], mean: float, most: float) -> None:
     """But for the lattice's error; a value that is half as large again would be further away."""
-    require()
     image = scene(noise=12)[0][10:41, 20:61]
     maps = np.stack([bump(31, 41, 12, 14, 6), 0.7 * bump(31, 41, 22, 27, 6)])
     values = USUAL | changes
@@ -199,6 +210,27 @@ def test_two_classes_grow_to_their_objects() -> None:
     for m, threshold, least, most in ((maps, BACKGROUND, 0.0, 0.65), (refined, 0.5, 0.95, 1.0)):
         named = np.where(m.max(axis=0) > threshold, m.argmax(axis=0) + 1, 0)
         assert all(least < iou(named == k, truth == k) <= most for k in (1, 2))
+
+
+def test_a_networks_probabilities_follow_the_colours(library: ModuleType) -> None:
+    image, truth, maps = scene()
+    sure = start(maps, BACKGROUND)
+    rest = np.full((5, *truth.shape), 1e-3, np.float32)  # classes that the network all but excludes
+    probabilities = np.concatenate([sure, rest])
+    probabilities /= probabilities.sum(axis=0)
+    kept = probabilities.copy()
+    refined = most_likely(image, probabilities, **USUAL)
+    assert refined.dtype == np.uint8
+    q = marginals(library, image, probabilities[1:] / probabilities[0], 1.0, **USUAL)
+    assert np.array_equal(refined, q.argmax(axis=0))
+    before = probabilities.argmax(axis=0)
+    for k in (1, 2):
+        assert iou(before == k, truth == k) < 0.65
+        assert iou(refined == k, truth == k) > 0.95
+    odd = np.asfortranarray(probabilities)
+    odd.flags.writeable = False
+    assert np.array_equal(most_likely(image, odd, **USUAL), refined)
+    assert np.array_equal(probabilities, kept)
 
 
 @pytest.mark.usefixtures("library")
@@ -284,3 +316,56 @@ def test_closing_early_ends_the_processes() -> None:
     assert not multiprocessing.active_children()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def untrained(drawn: Path, path: Path) -> Path:
+    """A segmentation network that has learnt nothing."""
+    classes = read_classes(drawn / "classes.txt")
+    architecture = Architecture("segmenter", "resnet10", 16, "frozen", "lraspp", classes)
+    torch.manual_seed(0)
+    save_network(path, architecture, architecture.build().state_dict())
+    return path
+
+
+@pytest.mark.usefixtures("library")
+def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> None:
+    data = {name: drawn / file for name, file in DATA.items()}
+    network = untrained(drawn, tmp_path / "network.pt")
+    made = {}
+    for enabled in (False, True):
+        made[enabled] = tmp_path / f"masks-{enabled}"
+        params = write_params(tmp_path / "params.yaml", predict_masks__crf__enabled=enabled)
+        assert run_stage("predict_masks", params, **data, segmenter=network, predictions=made[enabled]) == 0
+    settings = read_params(params).predict_masks
+    segmenter = load_network(network, "segmenter", read_classes(data["classes"]))
+    entries, changed = read_index(data["index"], "val"), 0
+    for entry in entries:
+        image = load_image(Archive(data["images"]), entry)
+        probabilities = multi_scale(
+            lambda x: segmenter(x).softmax(dim=1), image, image.shape[1:], scales=settings.scales, flip=True
+        ).numpy()
+        plain, refined = (load_mask(made[enabled], entry) for enabled in (False, True))
+        assert np.array_equal(plain, probabilities.argmax(axis=0))
+        values = settings.crf.model_dump(exclude={"enabled"})
+        pixels = image.permute(1, 2, 0).numpy()
+        assert np.array_equal(refined, most_likely(pixels, probabilities, **values))
+        changed += int((plain != refined).sum())
+    assert len(entries) == 4
+    assert changed
+
+
+def test_predictions_are_refused_before_any_work(
+    drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    params = write_params(tmp_path / "params.yaml", predict_masks__crf__enabled=True)
+    paths = {name: drawn / file for name, file in DATA.items()}
+    message = refused(
+        run_stage,
+        "predict_masks",
+        params,
+        **paths,
+        segmenter=tmp_path / "absent.pt",
+        predictions=tmp_path / "masks",
+    )
+    assert "params: predict_masks.crf.enabled: a dense CRF needs the package pydensecrf2" in message

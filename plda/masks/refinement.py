@@ -117,7 +117,7 @@ def with_crf(
     Args:
         images: after the steps before.
         background: the score that background has against their last maps.
-        settings: see `plda.masks.crf.crf`.
+        settings: see `plda.masks.crf.mean_field`.
         processes: how many work side by side.
     """
     waiting: deque[Refined] = deque()

@@ -70,7 +70,7 @@ def make_masks(
                 network = load_network(boundary_network, "boundary", names).to(device)
                 steps[name] = walk_step(network, **settings.random_walk.model_dump())
             case "crf":
-                require()
+                require("make_masks.refinement")
 
     def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
         return refined(entries, archive, maps, steps, device)

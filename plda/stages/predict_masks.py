@@ -1,9 +1,13 @@
 """Stage predict_masks."""
 
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from plda.data.archive import Archive
@@ -12,6 +16,7 @@ from plda.data.index import read_index
 from plda.data.loading import load_image
 from plda.files import replacing
 from plda.masks.cams import multi_scale
+from plda.masks.crf import in_processes, most_likely, require
 from plda.masks.folder import write_mask
 from plda.models.saved import load_network
 from plda.params import Compute, PredictMasks
@@ -39,19 +44,39 @@ def predict_masks(
         predict_masks: its section of the params.
         compute: where it runs.
     """
+    if predict_masks.crf.enabled:
+        require("predict_masks.crf.enabled")
     device = find_device(compute)
     network = load_network(segmenter, "segmenter", read_classes(classes)).to(device)
     network = network.to(memory_format=torch.channels_last)
     archive = Archive(images)
     entries = read_index(index, *predict_masks.splits)
-    with replacing(predictions) as folder:
-        for entry in tqdm(entries, unit="image", disable=not sys.stderr.isatty()):
-            probabilities = multi_scale(
-                lambda x: network(x).softmax(dim=1),
-                load_image(archive, entry).to(device),
-                (entry.height, entry.width),
-                scales=predict_masks.scales,
-                flip=predict_masks.flip,
+
+    def predicted() -> Iterator[tuple[Tensor, Tensor]]:
+        """Each image, (3, H, W) uint8 RGB, and its classes' probabilities, (C, H, W)."""
+        for entry in entries:
+            image = load_image(archive, entry)
+            yield (
+                image,
+                multi_scale(
+                    lambda x: network(x).softmax(dim=1),
+                    image.to(device),
+                    (entry.height, entry.width),
+                    scales=predict_masks.scales,
+                    flip=predict_masks.flip,
+                ),
             )
-            ids = probabilities.argmax(dim=0).to(torch.uint8)
-            write_mask(folder, entry, ids.cpu().numpy())
+
+    masks: Iterator[np.ndarray]
+    if predict_masks.crf.enabled:
+        masks = in_processes(
+            partial(most_likely, **predict_masks.crf.model_dump(exclude={"enabled"})),
+            ((image.permute(1, 2, 0).numpy(), shares.cpu().numpy()) for image, shares in predicted()),
+            torch.get_num_threads(),
+        )
+    else:
+        masks = (shares.argmax(dim=0).to(torch.uint8).cpu().numpy() for _, shares in predicted())
+    with replacing(predictions) as folder:
+        progress = tqdm(entries, unit="image", disable=not sys.stderr.isatty())
+        for entry, ids in zip(progress, masks, strict=True):
+            write_mask(folder, entry, ids)

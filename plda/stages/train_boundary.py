@@ -118,7 +118,7 @@ def _write_seeds(
 
     decide = None
     if "crf" in settings.refinement:
-        require()
+        require("train_boundary.seeds.refinement")
         decide = partial(with_crf, settings=settings.crf.model_dump(), processes=torch.get_num_threads())
     scores, _ = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
     *_, background = scores.values()
