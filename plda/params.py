@@ -193,6 +193,7 @@ class MakeMasks(Refinement):
 
 
 class TrainSegmenter(Training):
+    supervision: Literal["tags", "masks"]
     head: Literal["deeplabv3", "lraspp", "deeplabv2"]
 
 

@@ -103,6 +103,12 @@ def test_an_ablation_of_the_segmenter_trains_no_cams(tmp_path: Path) -> None:
     assert "--class-scores results/b-r/evaluate/classes.csv " in runs["b-r"]["report"].command
 
 
+def test_full_supervision_shares_all_before_the_segmenter(tmp_path: Path) -> None:
+    full = {"train_segmenter.supervision": "masks"}
+    runs = runs_of(tmp_path, full="full", baseline="weak", runs={"weak": {}, "full": full})
+    assert own(runs, "full-r") == {"train_segmenter", "predict_masks", "evaluate", "report"}
+
+
 def test_another_draw_of_the_data_shares_but_the_backbone(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, runs={"a": {}, "b": {"index_data.creatures.seed": 7}})
     assert own(runs, "b-r") == set(runs["main"]) - {"download_data", "download_backbone"}
@@ -138,6 +144,8 @@ def test_the_folder_of_the_photos_keeps_its_name(tmp_path: Path) -> None:
     [
         ({"until": "train"}, "until: 'train' is no stage of dvc.yaml: download_data, "),
         ({"baseline": "b"}, "baseline: 'b' is not among the runs"),
+        ({"full": "b"}, "full: 'b' is not among the runs"),
+        ({"full": "a"}, "full: a needs train_segmenter.supervision: masks"),
         ({"metrics": []}, "metrics: list should have at least 1 item"),
         ({"metrics": "seeds.miou"}, "metrics: input should be a valid list"),
         ({"repeats": {}}, "repeats: dictionary should have at least 1 item"),
@@ -248,6 +256,43 @@ def test_differences_are_taken_in_pairs(comparison: Ablations) -> None:
         "taken repeat by repeat: mean [95 % t-interval] positive/pairs; fewer than 2 pairs have no interval.",
         "In no run's metrics: k.n.",
     ]
+
+
+def test_shares_of_full_supervision_are_taken_in_pairs(tmp_path: Path) -> None:
+    runs = {"a": {}, "b": {}, "full": {"train_segmenter.supervision": "masks"}}
+    metrics = ["seeds.miou", "predictions.miou"]
+    repeats: dict[str, dict[str, int]] = {"r": {"seed": 1}, "s": {"seed": 2}}
+    fields = {"metrics": metrics, "repeats": repeats, "runs": runs}
+    ablations = read_ablations(write_ablations(tmp_path, full="full", **fields))
+
+    def metrics_of(miou: float) -> dict[str, float]:
+        return {"seeds.miou": 5.0, "predictions.miou": miou}
+
+    scores = {
+        "a-r": metrics_of(40), "a-s": metrics_of(35), "b-r": metrics_of(45), "b-s": {},
+        "full-r": metrics_of(50), "full-s": metrics_of(50),
+    }  # fmt: skip
+    table = compare(scores, ablations)
+    seeds, a, _, b, _, full = table.to_dict("records")
+    assert (a["shares"], a["share"]) == (2, 75)  # 80 and 70
+    assert (a["share_low"], a["share_high"]) == pytest.approx((75 - 12.7062 * 5, 75 + 12.7062 * 5), abs=1e-3)
+    assert (b["shares"], b["share"]) == (1, 90)
+    assert seeds["shares"] == full["shares"] == 0
+    assert math.isnan(full["share"])
+    assert summarise(table, ablations).splitlines() == [
+        "| run | seeds.miou | against a | predictions.miou | against a | of full |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| a | 5.0 ± 0.0 |  | 37.5 ± 3.5 |  | 75.0 % [11.5, 138.5] |",
+        "| b | 5.0 | +0.0 0/1 | 45.0 | +5.0 1/1 | 90.0 % |",
+        "| full | 5.0 ± 0.0 | +0.0 [+0.0, +0.0] 0/2 | 50.0 ± 0.0 | +12.5 [-19.3, +44.3] 2/2 |  |",
+        "",
+        "Runs up to evaluate, 2 repeats (r, s): mean ± sample standard deviation. Differences to a are "
+        "taken repeat by repeat: mean [95 % t-interval] positive/pairs; fewer than 2 pairs have no interval.",
+        "Of full, which learns from true masks: in percent, repeat by repeat, mean [95 % t-interval].",
+    ]
+    without = compare(scores, read_ablations(write_ablations(tmp_path, **fields)))
+    assert list(without.columns) == list(table.columns)[:-4]
+    assert without.equals(table[without.columns])
 
 
 def test_one_pair_has_no_interval(comparison: Ablations) -> None:

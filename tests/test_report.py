@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import small_params
 from PIL import Image
 
 from plda.data.archive import Archive, pack
@@ -21,7 +22,7 @@ from plda.data.loading import load_true_mask
 from plda.files import write_json, write_text
 from plda.masks.cams import map_size, write_cams
 from plda.masks.folder import write_mask
-from plda.params import Report
+from plda.params import Report, TrainSegmenter
 from plda.report.gallery import choose
 from plda.scoring.confusion import Confusion
 from plda.scoring.masks import CURVE, Scored, trimap
@@ -120,8 +121,9 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     return paths
 
 
-def make_page(paths: dict[str, Path], gallery: int = 4) -> Page:
-    report(**paths, report=Report(gallery=gallery))
+def make_page(paths: dict[str, Path], gallery: int = 4, supervision: str = "tags") -> Page:
+    learnt = small_params(train_segmenter__supervision=supervision)["train_segmenter"]
+    report(**paths, report=Report(gallery=gallery), train_segmenter=TrainSegmenter.model_validate(learnt))
     return Page(paths["page"].read_text())
 
 
@@ -154,6 +156,14 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     assert "target, share of pixels 4 percent" in str(domains["aria-label"])
     assert "source, on their object 71 percent" in str(domains["aria-label"])
     assert "Nothing is scored" not in page.text
+
+
+def test_says_what_the_segmentation_network_learnt_from(inputs: dict[str, Path], page: Page) -> None:
+    claims = ("what the segmentation network learnt from", "as if they were true", "never to train")
+    assert all(claim in page.text for claim in claims)
+    full = make_page(inputs | {"page": inputs["page"].with_name("full")}, supervision="masks")
+    assert not any(claim in full.text for claim in claims)
+    assert "learnt from the true masks of the training images" in full.text
 
 
 def test_needs_nothing_from_elsewhere(page: Page) -> None:

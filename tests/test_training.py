@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, Refusal, run_stage, small_params, write_params
 
 from plda.data.archive import Archive
-from plda.data.index import read_index
+from plda.data.index import read_index, write_index
 from plda.data.loading import load_true_mask
 from plda.masks.cams import Cams
 from plda.masks.folder import write_mask
@@ -153,6 +153,26 @@ def test_a_killed_training_resumes_bit_for_bit(drawn: Path, tmp_path: Path, name
     for file in ("network.pt", "history.csv"):
         assert (broken / file).read_bytes() == (whole / file).read_bytes(), file
     assert list((broken / "checkpoints").glob("*/last.pt")) == []  # a finished training leaves no state
+
+
+def test_full_supervision_learns_from_the_true_masks(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+    params, paths = trainer("train_segmenter", drawn, tmp_path)  # the true masks as if made of tags
+    write_params(params, train_segmenter__epochs=1)
+    assert run_stage("train_segmenter", params, **paths) == 0
+    full = tmp_path / "full"
+    paths |= {name: full / name for name in ("pseudo_masks", "segmenter", "segmenter_history")}
+    write_params(params, train_segmenter__epochs=1, train_segmenter__supervision="masks")
+    assert run_stage("train_segmenter", params, **paths) == 0
+    assert (full / "segmenter").read_bytes() == (tmp_path / "network.pt").read_bytes()
+
+    entries = read_index(drawn / "index.csv")
+    paths["index"] = tmp_path / "index.csv"
+    write_index(paths["index"], [entries[0], entries[1]._replace(mask=""), *entries[2:]])
+    paths["segmenter"] = tmp_path / "none.pt"
+    message = refused(run_stage, "train_segmenter", params, **paths)
+    assert f"index.csv: field mask: {entries[1].image} has no true mask" in message
+    assert "(1 of 12 training images have none)" in message
+    assert not paths["segmenter"].exists()
 
 
 def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> None:

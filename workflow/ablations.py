@@ -30,6 +30,7 @@ class Ablations(Section):
 
     until: str
     baseline: str
+    full: str | None = None
     metrics: Annotated[list[Text], Field(min_length=1)]
     repeats: Annotated[dict[Name, Changes], Field(min_length=1)]
     common: Changes
@@ -56,6 +57,8 @@ def read_ablations(path: Path) -> Ablations:
         raise InputError(f"{path}: runs.{MAIN}: is the name of params.yaml as it is, choose another")
     if ablations.baseline not in ablations.runs:
         raise InputError(f"{path}: baseline: {ablations.baseline!r} is not among the runs")
+    if ablations.full is not None and ablations.full not in ablations.runs:
+        raise InputError(f"{path}: full: {ablations.full!r} is not among the runs")
     names = ablations.full_names()
     for name in names:
         if names.count(name) > 1:
@@ -81,7 +84,9 @@ def read_params_of_runs(params_file: Path, ablations_file: Path) -> dict[str, di
                 raise InputError(f"{ablations_file}: {place}.{name}: repeats.{repeat} sets it, too")
             values = _changed(shared, changes, f"{ablations_file}: runs.{run}")
             values = _changed(values, draw, f"{ablations_file}: repeats.{repeat}")
-            check(Params, values, f"{ablations_file}: run {full_name(run, repeat)}")
+            checked = check(Params, values, f"{ablations_file}: run {full_name(run, repeat)}")
+            if run == ablations.full and checked.train_segmenter.supervision != "masks":
+                raise InputError(f"{ablations_file}: full: {run} needs train_segmenter.supervision: masks")
             runs[full_name(run, repeat)] = values
     return runs
 

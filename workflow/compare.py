@@ -1,7 +1,8 @@
 """The table of an ablation: each run's metrics over the repeats, and its differences to the baseline.
 
 Two runs with the same repeat share what the repeat draws (seed, data), so their difference varies less than
-either does: differences are taken in pairs, and their mean has a 95 % t-interval.
+either does: differences are taken in pairs, and their mean has a 95 % t-interval. So are the shares of what
+the segmentation network reaches when it learns from true masks, where a run does.
 
     python -m workflow.compare --table results/ablations.csv --summary results/ablations.md
 """
@@ -25,6 +26,7 @@ from workflow.runs import compared, read_runs
 from workflow.stages import DECLARATION, PARAMS
 
 Scores = Mapping[str, Mapping[str, float]]  # metrics by full name of the run
+SEGMENTATION = "predictions."  # how the names of the segmentation network's metrics begin
 
 
 def read_metrics(files: Sequence[Path], names: Sequence[str]) -> dict[str, float]:
@@ -55,12 +57,14 @@ def compare(scores: Scores, ablations: Ablations) -> pd.DataFrame:
 
     Args:
         scores: the metrics of each run, by its full name; what is not there is left out.
-        ablations: runs, repeats, metrics and the baseline.
+        ablations: runs, repeats, metrics, the baseline and the fully supervised run.
 
     Returns:
         Columns run, metric; n, mean, sd (sample standard deviation) over the repeats; pairs, difference (to
         the baseline, mean over the pairs), low, high (its 95 % t-interval), positive (pairs with a positive
-        difference). Empty: sd and the interval of fewer than two values, the baseline's difference.
+        difference). Where there is a fully supervised run, for metrics of the segmentation network: shares
+        (pairs with it), share (of its value, in percent, mean over these pairs), share_low, share_high (its
+        95 % t-interval). Empty: sd and intervals of fewer than two values, what a run is to itself.
     """
     rows = []
     for run in ablations.runs:
@@ -72,20 +76,25 @@ def compare(scores: Scores, ablations: Ablations) -> pd.DataFrame:
             differences = [own[repeat] - base[repeat] for repeat in own if repeat in base]
             mean, sd = mean_and_sd(list(own.values()))
             difference, low, high = mean_and_interval(differences)
-            rows.append(
-                {
-                    "run": run,
-                    "metric": metric,
-                    "n": len(own),
-                    "mean": mean,
-                    "sd": sd,
-                    "pairs": len(differences),
-                    "difference": difference,
-                    "low": low,
-                    "high": high,
-                    "positive": sum(d > 0 for d in differences),
-                }
-            )
+            row = {
+                "run": run,
+                "metric": metric,
+                "n": len(own),
+                "mean": mean,
+                "sd": sd,
+                "pairs": len(differences),
+                "difference": difference,
+                "low": low,
+                "high": high,
+                "positive": sum(d > 0 for d in differences),
+            }
+            if ablations.full is not None:
+                shared = metric in _shared(ablations) and run != ablations.full
+                full = _by_repeat(scores, ablations, ablations.full, metric) if shared else {}
+                shares = [100 * own[repeat] / full[repeat] for repeat in own if full.get(repeat)]
+                share, low, high = mean_and_interval(shares)
+                row |= {"shares": len(shares), "share": share, "share_low": low, "share_high": high}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -108,11 +117,13 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def summarise(table: pd.DataFrame, ablations: Ablations) -> str:
     """The table in Markdown, one row per run, and a line that says what it compares."""
-    against = f"against {ablations.baseline}"
-    head = ["run", *(title for metric in ablations.metrics for title in (metric, against))]
+    columns = {m: {m: _level, f"against {ablations.baseline}": _difference} for m in ablations.metrics}
+    for metric in _shared(ablations):
+        columns[metric][f"of {ablations.full}"] = _share
+    head = ["run", *(title for titles in columns.values() for title in titles)]
     lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
     for run, rows in table.groupby("run", sort=False):
-        cells = [cell for row in rows.to_dict("records") for cell in (_level(row), _difference(row))]
+        cells = [cell(row) for row in rows.to_dict("records") for cell in columns[row["metric"]].values()]
         lines.append(_row([str(run), *cells]))
     repeats = f"{len(ablations.repeats)} repeats" if len(ablations.repeats) > 1 else "1 repeat"
     notes = [
@@ -120,10 +131,20 @@ def summarise(table: pd.DataFrame, ablations: Ablations) -> str:
         f"deviation. Differences to {ablations.baseline} are taken repeat by repeat: mean [95 % t-interval] "
         "positive/pairs; fewer than 2 pairs have no interval."
     ]
+    if _shared(ablations):
+        notes.append(
+            f"Of {ablations.full}, which learns from true masks: in percent, repeat by repeat, mean [95 % "
+            "t-interval]."
+        )
     nowhere = [m for m in ablations.metrics if not table.loc[table["metric"] == m, "n"].any()]
     if nowhere:
         notes.append(f"In no run's metrics: {', '.join(nowhere)}.")
     return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _shared(ablations: Ablations) -> list[str]:
+    """The metrics of which the share of full supervision is told."""
+    return [m for m in ablations.metrics if ablations.full is not None and m.startswith(SEGMENTATION)]
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -154,6 +175,13 @@ def _difference(row: Mapping[Hashable, Any]) -> str:
         return ""
     interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["pairs"] > 1 else ""
     return f"{row['difference']:+.1f}{interval} {row['positive']}/{row['pairs']}"
+
+
+def _share(row: Mapping[Hashable, Any]) -> str:
+    if not row["shares"]:
+        return ""
+    interval = f" [{row['share_low']:.1f}, {row['share_high']:.1f}]" if row["shares"] > 1 else ""
+    return f"{row['share']:.1f} %{interval}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

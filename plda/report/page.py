@@ -15,6 +15,7 @@ from plda.report.gallery import HEAT, Row
 def render(
     *,
     classes: Sequence[str],
+    supervision: str,
     images: Mapping[str, int],
     scored: Mapping[str, int],
     metrics: Mapping[str, Any],
@@ -28,6 +29,7 @@ def render(
 
     Args:
         classes: class names, background first.
+        supervision: of the segmentation network, "tags" or "masks".
         images: how many images `train` and `val` have.
         scored: how many of these were scored against true masks.
         metrics: what metrics.json holds; sets of masks that were not scored are missing.
@@ -54,6 +56,7 @@ def render(
         drawn["seeds"] = charts.seed_curve(curve, metrics["seeds"], metrics["seeds_best"])
     return template.render(
         classes=classes,
+        supervision=supervision,
         images=images,
         scored=scored,
         metrics=metrics,

@@ -12,7 +12,7 @@ from plda.data.index import read_index
 from plda.files import write_text
 from plda.masks.cams import Cams
 from plda.masks.folder import mask_path
-from plda.params import Report
+from plda.params import Report, TrainSegmenter
 from plda.report.gallery import choose, make_rows
 from plda.report.page import render
 
@@ -34,6 +34,7 @@ def report(
     page: Path,
     *,
     report: Report,
+    train_segmenter: TrainSegmenter,
 ) -> None:
     """Make the page that shows it all: scores, curves, and images with their masks.
 
@@ -53,6 +54,7 @@ def report(
         class_scores: theirs by class.
         page: written: one HTML file that needs nothing else.
         report: its section of the params.
+        train_segmenter: that of the segmentation network, to say what it learnt from.
     """
     names = read_classes(classes)
     entries = read_index(index)
@@ -71,6 +73,7 @@ def report(
     )
     html = render(
         classes=names,
+        supervision=train_segmenter.supervision,
         images=Counter(entry.split for entry in entries),
         scored=Counter(entry.split for entry in scored),
         metrics={**json.loads(cam_metrics.read_text()), **json.loads(metrics.read_text())},

@@ -1,15 +1,19 @@
 """Stage train_segmenter."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pandas as pd
 
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops
-from plda.data.index import read_index
+from plda.data.index import Entry, read_index
+from plda.data.loading import load_true_mask
+from plda.errors import InputError
 from plda.masks.folder import load_mask
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import MaskLearner, Segmenter
@@ -32,13 +36,13 @@ def train_segmenter(
     seed: int,
     compute: Compute,
 ) -> None:
-    """Train a segmentation network on pseudo-masks.
+    """Train a segmentation network on pseudo-masks, or on true ones, to see what those would give.
 
     Args:
         index: the table of the data set.
-        images: its archive.
+        images: its archive, with the true masks.
         classes: its class names.
-        pseudo_masks: the masks to learn from, VOID where undecided.
+        pseudo_masks: the masks that tags alone have led to, VOID where undecided.
         segmenter_backbone: the weights to start from.
         checkpoints: folder for what a killed training resumes from.
         segmenter: written: the trained network.
@@ -46,8 +50,15 @@ def train_segmenter(
         train_segmenter: its section of the params.
         seed: of weights, order, augmentation and dropout.
         compute: where it runs.
+
+    Raises:
+        InputError: it is to learn from true masks, and an image has none.
     """
-    names = read_classes(classes)
+    names, archive = read_classes(classes), Archive(images)
+    entries, masks = read_index(index, "train"), partial(load_mask, pseudo_masks)
+    if train_segmenter.supervision == "masks":
+        _need_masks(entries, index)
+        masks = partial(_true_mask, archive)
     backbone = load(segmenter_backbone)
     architecture = Architecture(
         kind="segmenter",
@@ -58,8 +69,7 @@ def train_segmenter(
         classes=names,
     )
     network = architecture.start(backbone["weights"], seed)
-    entries, masks = read_index(index, "train"), partial(load_mask, pseudo_masks)
-    data = MaskedCrops(entries, Archive(images), masks, train_segmenter, seed)
+    data = MaskedCrops(entries, archive, masks, train_segmenter, seed)
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
         save_network(segmenter, architecture, weights)
@@ -78,3 +88,22 @@ def train_segmenter(
         checkpoint=Checkpoint(checkpoints / f"train_segmenter-{key}"),
         write=write,
     )
+
+
+def _need_masks(entries: Sequence[Entry], index: Path) -> None:
+    """Refuse a training set of which an image has no true mask.
+
+    Raises:
+        InputError: names the first such image of `index`.
+    """
+    without = [entry.image for entry in entries if not entry.mask]
+    if without:
+        raise InputError(
+            f"{index}: field mask: {without[0]} has no true mask ({len(without)} of {len(entries)} training "
+            "images have none); train_segmenter.supervision: masks needs them"
+        )
+
+
+def _true_mask(archive: Archive, entry: Entry) -> np.ndarray:
+    """(H, W) uint8 class ids, VOID where unknown."""
+    return load_true_mask(archive, entry.mask)
