@@ -202,7 +202,7 @@ class PredictionCrf(Crf):
 
 
 class PredictMasks(Section):
-    splits: Annotated[list[Literal["train", "val"]], Field(min_length=1)]
+    splits: Annotated[list[Literal["train", "val", "test"]], Field(min_length=1)]
     scales: Annotated[list[Positive], Field(min_length=1)]
     flip: bool
     crf: PredictionCrf

@@ -45,3 +45,29 @@ rule predict_masks:
         command=command("predict_masks"),
     shell:
         "{params.command} 2>&1 | tee {log}"
+
+
+classes, index, _ = runs[MAIN]["index_data"].outputs
+(predictions,) = runs[MAIN]["predict_masks"].outputs
+
+
+localrules:
+    submission,
+
+
+rule submission:
+    # of the run `main`, for the server that alone has the masks of VOC's test set; `all` does not ask for it
+    input:
+        "workflow/submission.py",
+        classes=classes,
+        index=index,
+        predictions=predictions,
+    output:
+        Path(predictions).parents[1] / "submission" / "VOC2012_comp6.tar.gz",
+    log:
+        "logs/submission.log",
+    conda:
+        "../envs/plda.yaml"
+    shell:
+        "python -m workflow.submission --classes {input.classes} --index {input.index}"
+        " --predictions {input.predictions} --submission {output} 2>&1 | tee {log}"

@@ -1,0 +1,129 @@
+"""The predictions of PASCAL VOC 2012's test set as its evaluation server takes them.
+
+Nobody but the server has the test set's masks. It takes an archive with a palette PNG per image, of the
+image's size and with the class id of every pixel, void not being one of them, in a folder named by the
+competition: comp5 is for what learnt from VOC's own data alone, comp6 for all else, as for networks that
+start from ImageNet weights (the development kit's documentation, section 5; http://host.robots.ox.ac.uk:8080).
+The archive is a .tar.gz: a plain .tar is said to be turned down (zhanghang1989/PyTorch-Encoding, issue 225).
+
+    snakemake --cores all submission
+"""
+
+import argparse
+import gzip
+import io
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from plda.data.classes import read_classes
+from plda.data.index import Entry, read_index
+from plda.errors import InputError
+from plda.files import replacing
+from plda.masks.folder import load_mask, mask_path
+from plda.params import read_params
+from workflow.stages import PARAMS
+
+FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # in the archive
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+LONGEST = 500  # pixels, the long side of VOC's images at most
+IMAGES = 1456  # of the test set
+
+
+def check_data(classes: Path, params: Path) -> None:
+    """Refuse masks that the server could not compare.
+
+    Raises:
+        InputError: the classes are not VOC's, or the images were shrunk.
+    """
+    if read_classes(classes) != CLASSES:
+        raise InputError(f"{classes}: must be VOC's classes, in this order: {', '.join(CLASSES)}")
+    long_side = read_params(params).index_data.long_side
+    if long_side is not None and long_side < LONGEST:
+        raise InputError(f"{params}: index_data.long_side: the server takes masks of the images' own size")
+
+
+def server_files(index: Path, predictions: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file in the archive.
+
+    Raises:
+        InputError: no image has split test, or one has no mask or a mask with other ids.
+    """
+    entries = read_index(index, "test")
+    if not entries:
+        raise InputError(f"{index}: field split: no image has split 'test'")
+    for entry in entries:
+        yield f"{FOLDER}/{PurePosixPath(entry.key).name}.png", encode(_ids(predictions, entry))
+
+
+def encode(ids: np.ndarray) -> bytes:
+    """Class ids, (H, W) uint8, as a palette PNG with VOC's colours."""
+    image = Image.fromarray(ids)
+    image.putpalette(colour_map().tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def colour_map() -> np.ndarray:
+    """VOC's colours, (256, 3) uint8 RGB: each takes every third bit of the id, the lowest as its highest."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    channels = np.pad(bits, [(0, 0), (0, 1)]).reshape(256, 3, 3)  # (id, place, RGB)
+    return np.packbits(channels, axis=1)[:, 0]
+
+
+def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write `files`, pairs of name and content, to a .tar.gz: the same files give the same bytes."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as zipped,  # no name, no time
+        tarfile.open(fileobj=zipped, mode="w") as archive,
+    ):
+        for name, content in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _ids(predictions: Path, entry: Entry) -> np.ndarray:
+    path = mask_path(predictions, entry)
+    if not path.exists():
+        raise InputError(f"{path}: is missing; {PARAMS}: predict_masks.splits needs test")
+    ids = load_mask(predictions, entry)
+    if ids.max() >= len(CLASSES):
+        raise InputError(f"{path}: holds id {ids.max()}; ids go from 0 to {len(CLASSES) - 1}")
+    return ids
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the archive; return the exit status: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow.submission", description="Pack predictions for VOC's evaluation server."
+    )
+    parser.add_argument("--classes", type=Path, required=True, metavar="TXT", help="of the data set")
+    parser.add_argument("--index", type=Path, required=True, metavar="CSV", help="its table")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER", help="the masks")
+    parser.add_argument("--submission", type=Path, required=True, metavar="TAR.GZ", help="written")
+    options = parser.parse_args(arguments)
+    try:
+        check_data(options.classes, PARAMS)
+        files = list(server_files(options.index, options.predictions))
+        pack(options.submission, files)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{options.submission}: {len(files)} masks; VOC 2012's test set has {IMAGES} images")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
