@@ -329,7 +329,6 @@ def image(**fields: Any) -> Change:
         ),
         (annotation(area=float("nan")), "is not JSON: NaN is no number"),
     ],
-    ids=str,
 )
 def test_wrong_annotations_are_refused(coco: DrawnCoco, change: Change, words: str) -> None:
     change(coco.tables["train"])
@@ -339,7 +338,11 @@ def test_wrong_annotations_are_refused(coco: DrawnCoco, change: Change, words: s
     assert words in message
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff{}", b"[" * 100_000, b"PK"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff{}", b"[" * 100_000, b"PK"],
+    ids=["nothing", "begun", "no text", "nested", "an archive"],
+)
 def test_what_is_no_json_is_refused(coco: DrawnCoco, content: bytes) -> None:
     with zipfile.ZipFile(coco.annotations, "w") as archive:
         archive.writestr("instances_train2014.json", content)

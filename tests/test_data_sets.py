@@ -65,7 +65,7 @@ def test_voc_from_the_server_to_the_submission(tmp_path: Path, server: Server) -
     assert split(tree, "val") == drawn.lists["voc_val"]
     assert split(tree, "test") == drawn.lists["test"]
     assert 0 <= tree.metrics()["predictions"]["miou"] <= 100
-    with tarfile.open(tree.folder / "results/main/submission/VOC2012_comp6.tar") as packed:
+    with tarfile.open(tree.folder / "results/main/submission/VOC2012_comp6.tar.gz") as packed:
         names = [name for name in packed.getnames() if name.endswith(".png")]
     assert names == [f"results/VOC2012/Segmentation/comp6_test_cls/{i}.png" for i in drawn.lists["test"]]
     assert "Nothing to be done" in tree.run("snakemake", "--cores", "2", "all", "submission")

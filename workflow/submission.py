@@ -22,6 +22,7 @@ from PIL import Image
 
 from plda.data.classes import read_classes
 from plda.data.index import Entry, read_index
+from plda.data.voc import CLASSES
 from plda.errors import InputError
 from plda.files import replacing
 from plda.masks.folder import load_mask, mask_path
@@ -29,11 +30,6 @@ from plda.params import read_params
 from workflow.stages import PARAMS
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # in the archive
-CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
-    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)  # fmt: skip
 LONGEST = 500  # pixels, the long side of VOC's images at most
 IMAGES = 1456  # of the test set
 

@@ -36,8 +36,8 @@ rule index_data:
         "../envs/plda.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=4000,
+        runtime=120,
     params:
         settings=settings("index_data"),
         command=command("index_data"),
