@@ -3,7 +3,7 @@
 Nobody but the server has the test set's masks. It takes an archive with a palette PNG per image, of the
 image's size and with the class id of every pixel, void not being one of them, in a folder named by the
 competition: comp5 is for what learnt from VOC's own data alone, comp6 for all else, as for networks that
-start from ImageNet weights (the development kit's documentation, section 5; http://host.robots.ox.ac.uk:8080).
+start from ImageNet weights.
 The archive is a .tar.gz: a plain .tar is said to be turned down (zhanghang1989/PyTorch-Encoding, issue 225).
 
     snakemake --cores all submission
