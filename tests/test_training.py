@@ -24,6 +24,7 @@ from plda.models.cam import CamNetwork
 from plda.models.saved import load, load_network
 from plda.params import Params, Training, check
 from plda.training.checkpoints import Checkpoint, fingerprint
+from plda.training.compute import make_fabric
 from plda.training.loop import make_optimizer, set_lr
 from plda.training.order import Order
 
@@ -307,3 +308,10 @@ def test_a_device_that_is_not_there(drawn: Path, tmp_path: Path, refused: Refusa
     write_params(params, compute__device=missing)
     message = refused(run_stage, "train_cam", params, **paths)
     assert f"compute.device: this machine has no '{missing}'" in message
+
+
+def test_a_trainer_starts_its_processes_itself_in_a_slurm_job_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    compute = check(Params, small_params(compute__devices=2), "test").compute
+    assert make_fabric(compute).world_size == 2

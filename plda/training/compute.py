@@ -5,6 +5,7 @@ import platform
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from plda.errors import InputError
 from plda.params import Compute
@@ -28,6 +29,8 @@ def make_fabric(compute: Compute) -> Fabric:
         precision=precision[compute.precision],  # type: ignore[arg-type]
         # the adaptation's heads have no gradient before their warm-up ends
         strategy="ddp_find_unused_parameters_true" if compute.devices > 1 else "auto",
+        # it starts its processes itself; in a Slurm job it would think that srun had, and train with one
+        plugins=[LightningEnvironment()],
     )
 
 
