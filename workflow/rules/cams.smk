@@ -14,9 +14,9 @@ rule train_cam:
         "../envs/plda.yaml"
     threads: 8
     resources:
-        mem_mb=16000,
-        runtime=720,
-        gpu=1,
+        mem_mb=growing(16000),
+        runtime=720,  # of each attempt: it goes on where the last one stopped
+        gpu=gpus("train_cam"),
     params:
         settings=settings("train_cam"),
         command=command("train_cam"),
@@ -37,9 +37,9 @@ rule infer_cams:
         "../envs/plda.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=240,
-        gpu=1,
+        mem_mb=growing(8000),
+        runtime=growing(240),
+        gpu=gpus("infer_cams"),
     params:
         settings=settings("infer_cams"),
         command=command("infer_cams"),

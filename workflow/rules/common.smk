@@ -4,14 +4,22 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from workflow.ablations import ABLATIONS
+from workflow.ablations import ABLATIONS, read_params_of_runs
 from workflow.runs import output_patterns, read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS
 
 if config:  # DVC and the stages would not see it
     raise WorkflowError("values are set in params.yaml, not by --config or --configfile")
 
+defaults = workflow.resource_settings.default_resources or {}
+for name in ("slurm_account", "slurm_partition"):
+    if name in defaults and defaults[name].raw == "FILL_IN":
+        raise WorkflowError(
+            f"{name} is yours to fill in, in the profile of your cluster: see docs/cluster.md"
+        )
+
 runs = read_runs(DECLARATION, PARAMS, ABLATIONS)
+params_of_runs = read_params_of_runs(PARAMS, ABLATIONS)
 
 
 def inputs(name):
@@ -32,3 +40,20 @@ def settings(name):
 def command(name):
     """The stage's command."""
     return lambda wildcards: runs[wildcards.run][name].command
+
+
+def gpus(name):
+    """None if the run is to be computed on the CPU; else one, or for a trainer one for each of its processes."""
+
+    def number(wildcards):
+        compute = params_of_runs[wildcards.run]["compute"]
+        if compute["device"] == "cpu":
+            return 0
+        return compute["devices"] if name.startswith("train_") else 1
+
+    return number
+
+
+def growing(amount):
+    """Memory or minutes: with every attempt more, as the one before may have run out of it."""
+    return lambda wildcards, attempt: amount * attempt

@@ -1,6 +1,12 @@
 """Rules that bring in what comes from outside: the data set and the first weights."""
 
 
+localrules:
+    # they need the internet, which compute nodes often do not have
+    download_data,
+    download_backbone,
+
+
 rule download_data:
     input:
         inputs("download_data"),
@@ -36,8 +42,8 @@ rule index_data:
         "../envs/plda.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         settings=settings("index_data"),
         command=command("index_data"),

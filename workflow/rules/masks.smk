@@ -14,9 +14,9 @@ rule train_boundary:
         "../envs/plda.yaml"
     threads: 8
     resources:
-        mem_mb=16000,
-        runtime=480,
-        gpu=1,
+        mem_mb=growing(16000),
+        runtime=480,  # of each attempt: it goes on where the last one stopped
+        gpu=gpus("train_boundary"),
     params:
         settings=settings("train_boundary"),
         command=command("train_boundary"),
@@ -37,9 +37,9 @@ rule make_masks:
         "../envs/plda.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=240,
-        gpu=1,
+        mem_mb=growing(8000),
+        runtime=growing(240),
+        gpu=gpus("make_masks"),
     params:
         settings=settings("make_masks"),
         command=command("make_masks"),

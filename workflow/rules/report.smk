@@ -1,6 +1,11 @@
 """Rules that score and show."""
 
 
+localrules:
+    # it draws a few images and curves: seconds, whatever the data set
+    report,
+
+
 rule evaluate_cams:
     input:
         inputs("evaluate_cams"),
@@ -14,8 +19,8 @@ rule evaluate_cams:
         "../envs/plda.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=settings("evaluate_cams"),
         command=command("evaluate_cams"),
@@ -36,8 +41,8 @@ rule evaluate:
         "../envs/plda.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=settings("evaluate"),
         command=command("evaluate"),

@@ -14,9 +14,9 @@ rule train_segmenter:
         "../envs/plda.yaml"
     threads: 8
     resources:
-        mem_mb=16000,
-        runtime=720,
-        gpu=1,
+        mem_mb=growing(16000),
+        runtime=720,  # of each attempt: it goes on where the last one stopped
+        gpu=gpus("train_segmenter"),
     params:
         settings=settings("train_segmenter"),
         command=command("train_segmenter"),
@@ -37,9 +37,9 @@ rule predict_masks:
         "../envs/plda.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=120,
-        gpu=1,
+        mem_mb=growing(8000),
+        runtime=growing(120),
+        gpu=gpus("predict_masks"),
     params:
         settings=settings("predict_masks"),
         command=command("predict_masks"),

@@ -1,0 +1,60 @@
+"""What a job asks a cluster for, as Snakemake plans it. The cluster itself: tests/cluster."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from test_engines import Tree
+
+FILLED = ["slurm_account=''", "slurm_partition=gpu"]
+
+
+def gpus(tree: Tree) -> dict[str, str]:
+    """GPUs of every planned job, by rule and run."""
+    plan = tree.run("snakemake", "--dry-run", "all", "ablations")
+    jobs = re.findall(
+        r"^rule (\w+):\n(?:    .*\n)*?    wildcards: run=(\S+)\n(?:    .*\n)*?    resources: .*\bgpu=(\d)",
+        plan,
+        re.M,
+    )
+    return {f"{rule} of {run}": number for rule, run, number in jobs}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    tree = Tree(tmp_path_factory.mktemp("tree"))
+    ablations = yaml.safe_load((tree.folder / "ablations.yaml").read_text())
+    ablations |= {"until": "make_masks", "repeats": {"r": {}}, "common": {}}
+    ablations |= {"baseline": "one", "runs": {"one": {"compute.devices": 1, "seed": 1}}}
+    (tree.folder / "ablations.yaml").write_text(yaml.safe_dump(ablations))
+    return tree
+
+
+def test_a_trainer_asks_for_a_gpu_for_each_of_its_processes(tree: Tree) -> None:
+    tree.set("compute", {"device": "auto", "devices": 2, "precision": "auto", "workers": 0})
+    trainers = ["train_cam", "train_boundary", "train_segmenter"]
+    others = ["infer_cams", "make_masks", "predict_masks"]
+    of_main = {f"{name} of main": "2" for name in trainers} | {f"{name} of main": "1" for name in others}
+    of_one = {f"{name} of one-r": "1" for name in [*trainers[:2], *others[:2]]}
+    assert gpus(tree) == of_main | of_one
+
+
+def test_on_the_cpu_nobody_asks_for_gpus(tree: Tree) -> None:
+    tree.set("compute.device", "cpu")
+    assert set(gpus(tree).values()) == {"0"}
+
+
+@pytest.mark.parametrize("name", ["slurm_account", "slurm_partition"])
+def test_a_profile_that_is_not_filled_in_is_refused(tree: Tree, name: str) -> None:
+    values = [text if not text.startswith(name) else f"{name}=FILL_IN" for text in FILLED]
+    said = tree.run("snakemake", "--dry-run", "--default-resources", *values, ok=False)
+    assert f"{name} is yours to fill in" in said
+    assert "input:" not in said  # nothing was planned
+
+
+def test_the_shipped_profile_is_to_be_filled_in(tree: Tree) -> None:
+    profile = yaml.safe_load(Path(tree.folder / "workflow/profiles/slurm/config.yaml").read_text())
+    assert profile["default-resources"]["slurm_account"] == "FILL_IN"
+    assert profile["default-resources"]["slurm_partition"] == "FILL_IN"
+    tree.run("snakemake", "--dry-run", "--default-resources", *FILLED)
