@@ -10,10 +10,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from plda import __version__
-from plda.errors import InputError
+from plda.errors import AGAIN, InputError, Unfinished
 from plda.params import read_params
 
 STAGES = {
@@ -60,7 +61,7 @@ def wait_without_spinning() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage; return the exit status: 0, or 2 for bad input."""
+    """Run one stage; return the exit status: 0, 2 for bad input, or AGAIN for work that was cut short."""
     wait_without_spinning()
     parser = argparse.ArgumentParser(
         prog="plda",
@@ -88,6 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"plda {options.stage}: error: {line}", file=sys.stderr)
         return 2
+    except Unfinished as error:
+        with suppress(OSError):  # who reads this may have been ended by the same signal
+            print(f"plda {options.stage}: {error}", file=sys.stderr, flush=True)
+        return AGAIN
     return 0
 
 

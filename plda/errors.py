@@ -1,4 +1,4 @@
-"""The one exception that means: what the user gave cannot be used."""
+"""The two exceptions that are no bug: the input cannot be used, or the work was cut short."""
 
 
 class InputError(Exception):
@@ -6,3 +6,13 @@ class InputError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class Unfinished(Exception):
+    """The work was cut short from outside, by a signal or by the loss of a process: try again.
+
+    The command line prints it without a traceback and exits with status AGAIN.
+    """
+
+
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h

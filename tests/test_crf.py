@@ -24,10 +24,11 @@ from plda.data.index import read_index
 from plda.data.loading import load_image
 from plda.errors import InputError
 from plda.masks.cams import multi_scale
-from plda.masks.crf import crf, in_processes, most_likely, require
+from plda.masks.crf import crf, most_likely, require
 from plda.masks.folder import load_mask
 from plda.models.saved import Architecture, load_network, save_network
 from plda.params import read_params
+from plda.processes import in_processes
 
 USUAL = {
     "iterations": 10,

@@ -24,7 +24,6 @@ from plda.models.cam import CamNetwork
 from plda.models.saved import load, load_network
 from plda.params import Params, Training, check
 from plda.training.checkpoints import Checkpoint, fingerprint
-from plda.training.compute import make_fabric
 from plda.training.loop import make_optimizer, set_lr
 from plda.training.order import Order
 
@@ -218,29 +217,6 @@ def test_plda_trains_either_baseline_in_mixed_precision(
     assert 0.5 < float(Cams(cams).read(entry.key).max()) <= 1
 
 
-def test_two_processes_compute_what_one_does(drawn: Path, tmp_path: Path) -> None:
-    """At the same effective batch; with frozen batch norm, whose statistics are each process's own."""
-    curves = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        out.mkdir()
-        params, paths = trainer("train_cam", drawn, out)
-        write_params(
-            params,
-            compute__devices=processes,
-            train_cam__batch_norm="frozen",
-            train_cam__epochs=4,
-            train_cam__optimizer="sgd",
-            train_cam__lr=0.01,
-        )
-        process = start("train_cam", params, paths)
-        assert process.communicate()[1].count("epoch 4/4") == 1  # told by one process only
-        assert process.returncode == 0
-        curves.append(pd.read_csv(out / "history.csv")["loss"])
-    assert (curves[0] - curves[1]).abs().max() < 1e-4
-    assert curves[0].iloc[-1] < curves[0].iloc[0]
-
-
 def test_another_seed_gives_another_network(drawn: Path, tmp_path: Path) -> None:
     networks = []
     for seed in (0, 1, 0):
@@ -308,10 +284,3 @@ def test_a_device_that_is_not_there(drawn: Path, tmp_path: Path, refused: Refusa
     write_params(params, compute__device=missing)
     message = refused(run_stage, "train_cam", params, **paths)
     assert f"compute.device: this machine has no '{missing}'" in message
-
-
-def test_a_trainer_starts_its_processes_itself_in_a_slurm_job_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"NTASKS": "1", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    compute = check(Params, small_params(compute__devices=2), "test").compute
-    assert make_fabric(compute).world_size == 2

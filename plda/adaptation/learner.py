@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm  # also what it is over several processes
 
 from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
@@ -22,6 +23,7 @@ from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.data.transforms import denormalise, full_precision, resize
 from plda.models.baselines import Baseline
 from plda.models.cam import CamOutput
+from plda.shares import share
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,13 @@ class PldaLearner(nn.Module):
         """A mean over all pixels, or the same over the labelled ones, (B, h, w) bool."""
         if not self.switches.per_labelled:
             return loss
-        return loss * labelled.numel() / labelled.sum().clamp(min=1)
+        return loss * labelled.numel() / share(labelled.sum())
 
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Within, batch norm goes by the batch at hand as in training, and remembers nothing of it."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training]
     for norm in norms:
         norm.track_running_stats = False
     try:

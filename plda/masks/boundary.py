@@ -23,6 +23,7 @@ from plda.masks.affinity import affinities_of, offsets
 from plda.masks.refinement import DECIDED, Refined
 from plda.masks.seeds import seeds
 from plda.models.boundary import BoundaryNetwork
+from plda.shares import share
 
 EPSILON = 1e-5  # within the logarithms
 
@@ -88,7 +89,8 @@ def pair_losses(boundary: Tensor, labels: Tensor, *, radius: float = 10) -> dict
         ):
             totals[name] = totals[name] + (loss * pairs).sum()
             counts[name] = counts[name] + pairs.sum()
-    return {name: totals[name] / counts[name].clamp(min=1) for name in names}
+    shares = dict(zip(names, share(torch.stack(list(counts.values()))), strict=True))
+    return {name: totals[name] / shares[name] for name in names}
 
 
 class BoundaryLearner(nn.Module):

@@ -1,4 +1,4 @@
-"""Dense CRF refinement (Krähenbühl and Koltun, NIPS 2011), and a map over images in several processes.
+"""Dense CRF refinement (Krähenbühl and Koltun, NIPS 2011).
 
 Every pixel p gets a label x_p, 0 for background or k for the k-th class, so that the energy is low:
 
@@ -18,22 +18,14 @@ about the most that all pixels together can say; q = p is one of them; the sums 
 Worker processes import this module, so it imports no torch: that would cost each of them seconds.
 """
 
-import multiprocessing
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from itertools import islice, starmap
 from types import ModuleType
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any
 
 import numpy as np
 
 from plda.errors import InputError
 
 EPSILON = 1e-5  # the least probability that a label starts with
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 def crf(image: np.ndarray, maps: np.ndarray, background: float, **settings: Any) -> np.ndarray:
@@ -139,38 +131,6 @@ def require(field: str) -> None:
         _library()
     except InputError as error:
         raise InputError(f"params: {field}: {error}") from error
-
-
-def in_processes(
-    function: Callable[[*Ts], T], arguments: Iterable[tuple[*Ts]], processes: int
-) -> Generator[T, None, None]:
-    """`itertools.starmap` in worker processes: results in order, of at most 2 calls ahead per process.
-
-    Args:
-        function: a module's own function, or a partial of one: workers import it by name.
-        arguments: of one call each; taken as they are needed, so they may be endless. Pickled for the worker.
-        processes: how many, at least 1; with 1, none is started and the calls are made here.
-
-    Returns:
-        What each call returned. Closing it ends the processes, when the calls begun are done.
-
-    Raises:
-        Exception: what a call raised, in place of its result; that ends the processes, too.
-    """
-    if processes == 1:
-        yield from starmap(function, arguments)
-        return
-    waiting = iter(arguments)
-    # not forked: a copy of a process that runs torch's threads may hang
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
-    try:
-        begun = deque(pool.submit(function, *each) for each in islice(waiting, 2 * processes))
-        while begun:
-            result = begun.popleft().result()
-            begun.extend(pool.submit(function, *each) for each in islice(waiting, 1))
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _library() -> ModuleType:

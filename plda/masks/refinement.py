@@ -22,9 +22,10 @@ from plda.data.index import Entry
 from plda.data.loading import load_image
 from plda.data.transforms import resize
 from plda.masks.cams import Cams, multi_scale, normalise_maps
-from plda.masks.crf import crf, in_processes
+from plda.masks.crf import crf
 from plda.masks.seeds import Strengths, full_size
 from plda.masks.walk import random_walk
+from plda.processes import in_processes
 
 SAMPLE = 500  # images on which an automatic background score is chosen: enough for a stable histogram
 TOGETHER = 8  # images of one size, at most

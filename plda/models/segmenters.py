@@ -1,6 +1,5 @@
 """Segmentation networks: a backbone, and a head that turns its features into class scores per pixel."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
@@ -8,6 +7,7 @@ from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from plda.data.images import VOID
 from plda.models.backbones import Backbone
+from plda.shares import share
 
 
 class DeepLabV2Head(nn.Module):
@@ -84,7 +84,7 @@ def mask_loss(scores: Tensor, mask: Tensor) -> Tensor:
         mask: (B, H, W) int64, VOID where there is no class.
     """
     total = F.cross_entropy(scores, mask, ignore_index=VOID, reduction="sum")
-    return total / torch.clamp((mask != VOID).sum(), min=1)
+    return total / share((mask != VOID).sum())
 
 
 class MaskLearner(nn.Module):

@@ -16,10 +16,11 @@ from plda.data.index import read_index
 from plda.data.loading import load_image
 from plda.files import replacing
 from plda.masks.cams import multi_scale
-from plda.masks.crf import in_processes, most_likely, require
+from plda.masks.crf import most_likely, require
 from plda.masks.folder import write_mask
 from plda.models.saved import load_network
 from plda.params import Compute, PredictMasks
+from plda.processes import in_processes
 from plda.training.compute import find_device
 
 

@@ -6,6 +6,8 @@ import platform
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
 from plda.errors import InputError
 from plda.params import Compute
@@ -13,32 +15,78 @@ from plda.params import Compute
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
-def make_fabric(compute: Compute) -> Fabric:
-    """The device(s) that `compute` asks for, ready to launch.
+class _Member(LightningEnvironment):
+    """One of several processes that are there already, whatever the environment's variables say."""
+
+    creates_processes_externally = True
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self._rank = rank
+
+    def local_rank(self) -> int:
+        """Its place among them."""
+        return self._rank
+
+
+def make_fabric(compute: Compute, rank: int) -> Fabric:
+    """The device and precision that `compute` asks for, launched.
+
+    Args:
+        compute: where it runs.
+        rank: which of the processes this is; they have found each other, see `plda.training.team`.
 
     Raises:
         InputError: a device that this machine does not have.
     """
     device = find_device(compute)
+    threads = threads_of_each(compute)
     precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "auto": "32-true"}
     if compute.precision == "auto" and device.type == "cuda":
         precision["auto"] = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return Fabric(
+    fabric = Fabric(
         accelerator=device.type,
         devices=compute.devices,
         precision=precision[compute.precision],  # type: ignore[arg-type]
         # the adaptation's heads have no gradient before their warm-up ends
-        strategy="ddp_find_unused_parameters_true" if compute.devices > 1 else "auto",
-        # it starts its processes itself; in a Slurm job it would think that srun had, and train with one
-        plugins=[LightningEnvironment()],
+        strategy=DDPStrategy(find_unused_parameters=True) if compute.devices > 1 else "auto",
+        plugins=_Member(rank),
     )
+    fabric.launch()
+    torch.set_num_threads(threads)
+    return fabric
+
+
+def threads_of_each(compute: Compute) -> int:
+    """This process's threads, divided among as many processes as it is told to be."""
+    return max(1, torch.get_num_threads() // compute.devices)
+
+
+def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
+    """Batch norm that is trained goes by the whole batch, not by a process's part of it; in place.
+
+    Raises:
+        InputError: not on a GPU, where torch has no such batch norm.
+    """
+    trained = [
+        (name, m) for name, m in learner.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training
+    ]
+    if compute.devices == 1 or not trained:
+        return
+    if find_device(compute).type != "cuda":
+        raise InputError(
+            f"params: compute.devices: {compute.devices} processes train batch norm on GPUs only; here set "
+            "batch_norm: frozen (and train_segmenter.head: deeplabv2, which has no other), or devices: 1"
+        )
+    for name, norm in trained:
+        learner.set_submodule(name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))  # type: ignore[no-untyped-call]
 
 
 def find_device(compute: Compute) -> torch.device:
-    """The device to use; "auto" takes a GPU where there is one.
+    """The kind of device to use; "auto" takes a GPU where there is one.
 
     Raises:
-        InputError: a device that this machine does not have.
+        InputError: a device that this machine does not have, or more of them than it has.
     """
     keep_memory()
     present = {
@@ -46,11 +94,17 @@ def find_device(compute: Compute) -> torch.device:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if compute.device == "auto":
-        return torch.device(next(name for name, there in present.items() if there))
-    if not present[compute.device]:
-        raise InputError(f"params: compute.device: this machine has no {compute.device!r}")
-    return torch.device(compute.device)
+    kind: str = compute.device
+    if kind == "auto":
+        kind = next(name for name, there in present.items() if there)
+    if not present[kind]:
+        raise InputError(f"params: compute.device: this machine has no {kind!r}")
+    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, compute.devices)
+    if compute.devices > count:
+        raise InputError(
+            f"params: compute.devices: {compute.devices} are asked for, this machine has {count}"
+        )
+    return torch.device(kind)
 
 
 def keep_memory() -> None:

@@ -6,10 +6,10 @@ training that was killed and resumed computes what an unbroken one does, bit for
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,13 +17,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from plda.errors import InputError, Unfinished
 from plda.files import write_text
 from plda.params import Compute, Schedule
 from plda.randomness import mixed
+from plda.shares import any_process, processes, total
 from plda.training.checkpoints import Checkpoint
-from plda.training.compute import make_fabric
+from plda.training.compute import find_device, make_fabric, share_batch_norm
 from plda.training.order import Order
 from plda.training.progress import Progress
+from plda.training.stopping import leave_it_to_the_trainer, listening
+from plda.training.team import team
 
 Losses = dict[str, Tensor]
 Weights = dict[str, Tensor]
@@ -57,16 +61,25 @@ def train(
         write: is given the network's trained weights on the CPU, and the history: a row per epoch with epoch,
             step, lr, the mean of each loss, and what `inspect` saw.
         inspect: looks at the network, in evaluation mode, after each epoch.
+
+    Raises:
+        InputError: such devices are not there, or cannot share the batches or the batch norm.
+        Unfinished: a signal came; the state is kept.
     """
-    fabric = make_fabric(compute)
-    fabric.launch()
-    with checkpoint.locked() if fabric.is_global_zero else nullcontext():
-        weights, history = _run(
-            fabric, learner, data, settings, seed, compute.workers, checkpoint, inspect or (lambda _: {})
+    images = min(settings.batch_size, len(data))  # type: ignore[arg-type]
+    if images % compute.devices:
+        raise InputError(
+            f"params: compute.devices: {compute.devices} processes cannot share a batch of {images} equally"
         )
-        if fabric.is_global_zero:
-            write(weights, pd.DataFrame(history))
-            checkpoint.delete()
+    learner.train()
+    share_batch_norm(learner, compute)
+    backend = "cpu:gloo,cuda:nccl" if find_device(compute).type == "cuda" else "gloo"
+    work = partial(_run, learner, data, settings, seed, compute, checkpoint)
+    with checkpoint.locked():
+        with team(compute.devices, backend, work):
+            weights, history = work(0, inspect)
+        write(weights, pd.DataFrame(history))
+        checkpoint.delete()
 
 
 def make_optimizer(learner: nn.Module, settings: Schedule) -> torch.optim.Optimizer:
@@ -131,14 +144,13 @@ class _State:
 
     def mean_sums(self) -> Losses:
         """`sums`, averaged over the processes."""
-        reduced = {name: self.fabric.all_reduce(total, reduce_op="mean") for name, total in self.sums.items()}
-        return cast(Losses, reduced)
+        return {name: total(value) / processes() for name, value in self.sums.items()}
 
-    def end_epoch(self, steps_per_epoch: int, lr: float, inspect: Inspect) -> dict[str, float]:
+    def end_epoch(self, steps_per_epoch: int, lr: float, inspect: Inspect | None) -> dict[str, float]:
         """Begin new sums; return the old ones, and what `inspect` sees, as one more row of the history."""
         row = {"epoch": self.step // steps_per_epoch, "step": self.step, "lr": lr}
-        row |= {name: float(total) / steps_per_epoch for name, total in self.mean_sums().items()}
-        if self.fabric.is_global_zero:
+        row |= {name: float(value) / steps_per_epoch for name, value in self.mean_sums().items()}
+        if inspect:
             row |= inspect(self.learner.network.eval())  # type: ignore[union-attr,operator]
             self.learner.train()
         self.history.append(row)
@@ -147,15 +159,17 @@ class _State:
 
 
 def _run(
-    fabric: Fabric,
     learner: nn.Module,
     data: Dataset[dict[str, Tensor]],
     settings: Schedule,
     seed: int,
-    workers: int,
+    compute: Compute,
     checkpoint: Checkpoint,
-    inspect: Inspect,
+    rank: int,
+    inspect: Inspect | None = None,
 ) -> tuple[Weights, list[dict[str, float]]]:
+    """What the process `rank` does of the training; only the first one inspects and keeps the state."""
+    fabric = make_fabric(compute, rank)
     learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner, optimizer = fabric.setup(learner, make_optimizer(learner, settings))
     learner.train()
@@ -170,18 +184,19 @@ def _run(
         seed,
         stop_after=settings.stop_after,
         start=state.step,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
+        rank=rank,
+        world=compute.devices,
     )
-    with Progress(
+    show = Progress(
         steps=order.stop,
         start=state.step,
         epochs=settings.stop_after or settings.epochs,
         batch_size=order.batch_size,
-        silent=not fabric.is_global_zero,
-    ) as progress:
-        for batch in _loader(fabric, data, order, workers):
-            torch.manual_seed(mixed(seed, state.step, fabric.global_rank))
+        silent=rank > 0,
+    )
+    with show as progress, listening() as stop_asked:
+        for batch in _loader(fabric, data, order, compute.workers):
+            torch.manual_seed(mixed(seed, state.step, rank))
             done = state.step / order.steps
             lr = set_lr(optimizer, settings, done)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
@@ -193,12 +208,19 @@ def _run(
             state.sums = {name: v.detach() + state.sums.get(name, 0.0) for name, v in values.items()}
             progress.step(values["loss"].detach())
             epoch_ends = state.step % order.steps_per_epoch == 0
-            if epoch_ends:
-                progress.epoch(state.end_epoch(order.steps_per_epoch, lr, inspect))
-            if epoch_ends or state.step % STEPS_BETWEEN_CHECKPOINTS == 0:
+            row = state.end_epoch(order.steps_per_epoch, lr, inspect) if epoch_ends else None
+            stops = any_process(stop_asked()) and state.step < order.stop
+            if row or stops or state.step % STEPS_BETWEEN_CHECKPOINTS == 0:
                 content = state.saved()
-                if fabric.is_global_zero:
+                if rank == 0:
                     checkpoint.save(content)
+            if stops:  # nothing was said before the state was kept: who reads it may be gone
+                raise Unfinished(
+                    f"stopped by a signal after step {state.step} of {order.stop}, which is kept: "
+                    "the same command goes on from there"
+                )
+            if row:
+                progress.epoch(row)
     weights = learner.network.state_dict()  # type: ignore[union-attr]
     return {name: w.cpu().contiguous() for name, w in weights.items()}, state.history
 
@@ -210,6 +232,7 @@ def _loader(
         data,
         batch_sampler=order,  # one iterator over all epochs: workers never stop and start again
         num_workers=workers,
+        worker_init_fn=leave_it_to_the_trainer,
         pin_memory=fabric.device.type == "cuda",
     )
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]
