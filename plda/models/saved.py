@@ -30,6 +30,7 @@ class Architecture:
         batch_norm: "trained" or "frozen".
         head: a segmenter's head, see `Segmenter`; a CAM network's baseline, see `build_baseline`; else "".
         classes: class names, background first.
+        long_side: of the images that it learnt from, on average, pixels; None where nobody noted it.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Architecture:
     batch_norm: str
     head: str
     classes: tuple[str, ...]
+    long_side: int | None = None
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
@@ -69,8 +71,15 @@ def load_network(path: Path, kind: str, classes: Sequence[str]) -> nn.Module:
     return read_network(path, kind, classes)[1].eval()
 
 
-def read_network(path: Path, kind: str, classes: Sequence[str]) -> tuple[Architecture, nn.Module]:
+def read_network(
+    path: Path, kind: str, classes: Sequence[str] | None = None
+) -> tuple[Architecture, nn.Module]:
     """Read a trained network with what is needed to build it anew.
+
+    Args:
+        path: a file of `save_network`.
+        kind: see `Architecture`.
+        classes: those that it must know; None: any.
 
     Raises:
         InputError: not a file of `save_network`, of another kind, or of other classes.
@@ -85,7 +94,7 @@ def read_network(path: Path, kind: str, classes: Sequence[str]) -> tuple[Archite
         raise InputError(f"{path}: is no trained network of this project: {error}") from error
     if architecture.kind != kind:
         raise InputError(f"{path}: field kind: is {architecture.kind!r}, {kind!r} is needed")
-    if architecture.classes != tuple(classes):
+    if classes is not None and architecture.classes != tuple(classes):
         raise InputError(
             f"{path}: field classes: trained for {', '.join(architecture.classes)}; "
             f"the data set has {', '.join(classes)}"

@@ -67,6 +67,7 @@ def train_segmenter(
         batch_norm=train_segmenter.batch_norm,
         head=train_segmenter.head,
         classes=names,
+        long_side=round(train_segmenter.crop * sum(train_segmenter.scale) / 2),
     )
     network = architecture.start(backbone["weights"], seed)
     data = MaskedCrops(entries, archive, masks, train_segmenter, seed)
