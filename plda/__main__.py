@@ -1,7 +1,9 @@
-"""The command line: `python -m plda STAGE --path ...`.
+"""The command line: `python -m plda STAGE --path ...`, and what a trained network is used for.
 
 A stage is a function in `plda/stages/`, in a file of its name. Its arguments say all there is to say: each
 `Path` is a flag; every other one is a section of the params file, handed over already checked.
+
+A use is a function in `plda/use/`, likewise. It reads no params; its file's `add_arguments` says its flags.
 """
 
 import argparse
@@ -9,9 +11,10 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 from plda import __version__
 from plda.errors import AGAIN, InputError, Unfinished
@@ -30,6 +33,9 @@ STAGES = {
     "predict_masks": "label every pixel of images it was not trained on",
     "evaluate": "score the segmentation network's masks where true masks exist, and sum up",
     "report": "make the page that shows it all",
+}
+USES = {
+    "predict": "label every pixel of photos",
 }
 
 
@@ -61,39 +67,73 @@ def wait_without_spinning() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage; return the exit status: 0, 2 for bad input, or AGAIN for work that was cut short."""
+    """Run one command; return the exit status: 0, 2 for bad input, or AGAIN for work that was cut short."""
     wait_without_spinning()
     parser = argparse.ArgumentParser(
         prog="plda",
-        description="Semantic segmentation from image tags, one stage at a time. "
-        "`snakemake` and `dvc repro` call these commands for you.",
+        description="Semantic segmentation from image tags.",
+        epilog=_listed("stages, which `snakemake` and `dvc repro` call for you", STAGES)
+        + _listed("use a trained network", USES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    commands = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help="see below")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for name, line in STAGES.items():
-        command = commands.add_parser(name, help=line, description=line)
-        if name in given:  # importing every stage would take seconds
+    for name, line in {**STAGES, **USES}.items():
+        command = commands.add_parser(name, description=line)
+        if name not in given:  # importing every stage would take seconds
+            continue
+        if name in STAGES:
             _add_flags(command, stage_function(name))
+        else:
+            _add_own_flags(command, name)
     options = parser.parse_args(given)
-    function = stage_function(options.stage)
     try:
-        params = read_params(options.params)
-        print(f"{options.stage}: {STAGES[options.stage]}", file=sys.stderr, flush=True)
-        paths = {name: getattr(options, name) for name in path_arguments(function)}
-        function(**paths, **{name: getattr(params, name) for name in sections(function)})
+        if options.command in STAGES:
+            _run_stage(options)
+        else:
+            _run_use(options)
     except InputError as error:
         if options.traceback:
             raise
         for line in str(error).splitlines():
-            print(f"plda {options.stage}: error: {line}", file=sys.stderr)
+            print(f"plda {options.command}: error: {line}", file=sys.stderr)
         return 2
     except Unfinished as error:
         with suppress(OSError):  # who reads this may have been ended by the same signal
-            print(f"plda {options.stage}: {error}", file=sys.stderr, flush=True)
+            print(f"plda {options.command}: {error}", file=sys.stderr, flush=True)
         return AGAIN
     return 0
+
+
+def _listed(title: str, commands: Mapping[str, str]) -> str:
+    lines = [f"  {name:18} {line}" for name, line in commands.items()]
+    return "\n".join([f"{title}:", *lines, "", ""])
+
+
+def _run_stage(options: argparse.Namespace) -> None:
+    function = stage_function(options.command)
+    params = read_params(options.params)
+    print(f"{options.command}: {STAGES[options.command]}", file=sys.stderr, flush=True)
+    paths = {name: getattr(options, name) for name in path_arguments(function)}
+    function(**paths, **{name: getattr(params, name) for name in sections(function)})
+
+
+def _run_use(options: argparse.Namespace) -> None:
+    function = getattr(_use(options.command), options.command)
+    function(**{name: getattr(options, name) for name in inspect.signature(function).parameters})
+
+
+def _use(name: str) -> ModuleType:
+    return importlib.import_module(f"plda.use.{name}")
+
+
+def _add_own_flags(command: argparse.ArgumentParser, name: str) -> None:
+    module = _use(name)
+    command.description = inspect.getdoc(getattr(module, name))
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(command)
 
 
 def _add_flags(command: argparse.ArgumentParser, function: Callable[..., None]) -> None:

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Photos
 
-from plda.__main__ import STAGES, main
+from plda.__main__ import STAGES, USES, main
 from plda.errors import InputError
 
 
-def test_help_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_stages_and_uses(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in STAGES)
+    stages, uses = text.split("use a trained network:")
+    assert all(f"\n  {name} " in stages for name in STAGES)
+    assert all(f"\n  {name} " in uses for name in USES)
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 from dvc.repo import Repo
 
-from plda.__main__ import STAGES, path_arguments, sections, stage_function
+from plda.__main__ import STAGES, USES, path_arguments, sections, stage_function
 from plda.params import Params, read_params
 from workflow.ablations import read_ablations
 from workflow.runs import compared, read_runs
@@ -33,6 +33,13 @@ def test_stages_functions_and_sections_have_the_same_names(stages: dict[str, Sta
     assert list(stages) == list(STAGES)
     assert set(stages) == files
     assert set(Params.model_fields) - {"source", "seed", PLACE} <= set(stages)
+
+
+def test_a_use_of_a_network_is_no_stage() -> None:
+    assert not set(USES) & set(STAGES)
+    for name in USES:
+        tree = ast.parse((ROOT / "plda" / "use" / f"{name}.py").read_text())
+        assert {name, "add_arguments"} <= {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -85,7 +92,10 @@ def imported(path: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", ["adaptation", "masks", "models", "data", "scoring", "training", "report"])
+ROOMS = ["adaptation", "masks", "models", "data", "scoring", "training", "report", "stages", "use"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_imports_go_one_way(room: str) -> None:
     beneath = {
         "data": {"data"},
@@ -95,6 +105,8 @@ def test_imports_go_one_way(room: str) -> None:
         "scoring": {"data", "models", "adaptation", "masks", "scoring"},
         "training": {"data", "models", "adaptation", "masks", "scoring", "training"},
         "report": {"data", "models", "adaptation", "masks", "scoring", "report"},
+        "stages": set(ROOMS) - {"use"},
+        "use": {"data", "models", "masks", "training", "use"},
     }[room]
     for file in (ROOT / "plda" / room).glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -89,22 +89,31 @@ def find_device(compute: Compute) -> torch.device:
         InputError: a device that this machine does not have, or more of them than it has.
     """
     keep_memory()
+    device = named_device(compute.device, "params: compute.device")
+    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.devices)
+    if compute.devices > count:
+        raise InputError(
+            f"params: compute.devices: {compute.devices} are asked for, this machine has {count}"
+        )
+    return device
+
+
+def named_device(name: str, field: str) -> torch.device:
+    """The device `name`: "cuda", "mps", "cpu" or "auto", as `field` asks.
+
+    Raises:
+        InputError: this machine does not have it.
+    """
     present = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    kind: str = compute.device
-    if kind == "auto":
-        kind = next(name for name, there in present.items() if there)
-    if not present[kind]:
-        raise InputError(f"params: compute.device: this machine has no {kind!r}")
-    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, compute.devices)
-    if compute.devices > count:
-        raise InputError(
-            f"params: compute.devices: {compute.devices} are asked for, this machine has {count}"
-        )
-    return torch.device(kind)
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present[name]:
+        raise InputError(f"{field}: this machine has no {name!r}")
+    return torch.device(name)
 
 
 def keep_memory() -> None:

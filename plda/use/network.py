@@ -1,0 +1,138 @@
+"""A trained segmentation network, ready to label photos of any size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from plda.masks.cams import multi_scale
+from plda.masks.windows import enlarged, in_windows
+from plda.models.saved import read_network
+from plda.training.compute import named_device
+
+LongSide = int | Literal["trained", "full"]
+WINDOW = 1024  # pixels
+
+
+@dataclass(frozen=True)
+class Found:
+    """A class that occurs in a photo.
+
+    Attributes:
+        id: its place in the list of classes.
+        name: of the class.
+        share: of the photo's pixels, in (0, 1].
+        confidence: mean over its pixels of the probability that the network gives it, in (0, 1]. A network
+            tends to be surer than it is right.
+    """
+
+    id: int
+    name: str
+    share: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a network says of a photo.
+
+    Attributes:
+        ids: (H, W) uint8, each pixel's class.
+        confidence: (H, W) float32, the probability of that class, in (0, 1].
+        found: the classes that occur, the largest share first.
+    """
+
+    ids: np.ndarray
+    confidence: np.ndarray
+    found: tuple[Found, ...]
+
+
+class TrainedNetwork:
+    """A segmentation network from its file, and the way it looks at photos.
+
+    Args:
+        path: what the stage train_segmenter or `python -m plda export` wrote.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "mps".
+        long_side: a photo's long side as the network sees it, pixels; "trained": as the images that it learnt
+            from; "full", or where the file does not say: the photo's own.
+        scales: factors of that; the probabilities are averaged.
+        flip: whether the mirrored photo is averaged in.
+        window: the most pixels, along either side, that are looked at together; see `in_windows`.
+
+    Attributes:
+        classes: class names, background first.
+        device: where it runs.
+
+    Raises:
+        InputError: no segmentation network, or no such device.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        device: str = "auto",
+        long_side: LongSide = "trained",
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: int = WINDOW,
+    ) -> None:
+        architecture, network = read_network(Path(path), "segmenter")
+        self.classes = architecture.classes
+        self.device = named_device(device, "device")
+        self._network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._long_side = architecture.long_side if long_side == "trained" else long_side
+        self._scales, self._flip, self._window = scales, flip, window
+
+    @torch.no_grad()
+    def label(self, photo: Image.Image) -> Labelled:
+        """Label every pixel of an upright RGB photo, see `plda.data.images.read_image`."""
+        image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+        height, width = image.shape[1:]
+        seen = self._fitted(image)
+        bands = in_windows(self._look, seen, self._window)
+        if seen.shape != image.shape:
+            bands = enlarged(torch.cat(list(bands), dim=1), height, width)
+        ids = np.empty((height, width), np.uint8)
+        confidence = np.empty((height, width), np.float32)
+        pixels, total = np.zeros((2, len(self.classes)))
+        top = 0
+        for band in bands:  # (C, rows, W)
+            most, which = (part.cpu().numpy() for part in band.max(dim=0))
+            rows = slice(top, top + len(which))
+            ids[rows], confidence[rows] = which, most
+            pixels += np.bincount(which.ravel(), minlength=len(pixels))
+            total += np.bincount(which.ravel(), weights=most.ravel(), minlength=len(pixels))
+            top = rows.stop
+        found = (
+            Found(int(i), self.classes[i], float(pixels[i] / ids.size), float(total[i] / pixels[i]))
+            for i in np.argsort(-pixels, kind="stable")
+            if pixels[i]
+        )
+        return Labelled(ids, confidence, tuple(found))
+
+    def _fitted(self, image: Tensor) -> Tensor:
+        """(3, H, W) uint8 at the size that the network is to see."""
+        height, width = image.shape[1:]
+        if not isinstance(self._long_side, int) or self._long_side == max(height, width):
+            return image
+        factor = self._long_side / max(height, width)
+        size = [max(1, round(height * factor)), max(1, round(width * factor))]
+        fitted: Tensor = TF.resize(image, size, antialias=True)  # as in training
+        return fitted
+
+    def _look(self, part: Tensor) -> Tensor:
+        """Probabilities (C, h, w) of (3, h, w) uint8 RGB."""
+        return multi_scale(
+            lambda x: self._network(x).softmax(dim=1),
+            part.to(self.device),
+            part.shape[1:],
+            scales=self._scales,
+            flip=self._flip,
+        )
