@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run check lint test package crf slurm adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
+.PHONY: run check lint test package crf slurm export adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
 run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
 	snakemake --cores all --quiet host reason rules
@@ -33,6 +33,9 @@ crf: .venv/ready ## what make_masks.refinement: crf needs, compiled here
 slurm: .venv/ready ## what workflow/profiles/slurm needs: Snakemake's executor plugin for Slurm
 	uv pip install --quiet --compile-bytecode --require-hashes -r slurm.lock
 
+export: .venv/ready ## what `python -m plda export` needs to write ONNX
+	uv pip install --quiet --compile-bytecode --require-hashes -r export.lock
+
 adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" || \
 		{ echo "Snakemake has work left: run 'snakemake --cores all' first"; exit 1; }
@@ -59,6 +62,8 @@ lock: .venv/ready ## choose new versions of everything
 		--constraint requirements.lock --custom-compile-command "make lock" - --output-file crf.lock
 	echo snakemake-executor-plugin-slurm | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --constraint requirements.lock --custom-compile-command "make lock" - --output-file slurm.lock
+	printf '%s\n' onnxruntime onnxscript | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --constraint requirements.lock --custom-compile-command "make lock" - --output-file export.lock
 
 .venv/ready: requirements.lock bootstrap.lock
 	python3 -m venv .venv || { echo "python3 cannot make a virtual environment: install python3-venv"; exit 1; }

@@ -36,6 +36,7 @@ STAGES = {
 }
 USES = {
     "predict": "label every pixel of photos",
+    "export": "write it as one file for other programs (ONNX) or other people",
 }
 
 

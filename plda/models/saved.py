@@ -60,10 +60,23 @@ class Architecture:
         return network
 
 
-def save_network(path: Path, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
-    """Write a trained network; the same weights give the same bytes."""
+def save_network(
+    path: Path,
+    architecture: Architecture,
+    weights: Mapping[str, Tensor],
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a trained network; the same weights give the same bytes.
+
+    Args:
+        path: written.
+        architecture: what the network is.
+        weights: its state.
+        about: plain values for whoever opens the file; nothing here reads them.
+    """
     described = {**vars(architecture), "classes": list(architecture.classes)}
-    save(path, {"architecture": described, "weights": dict(weights)})
+    content = {"architecture": described, "weights": dict(weights)}
+    save(path, content if about is None else {**content, "about": dict(about)})
 
 
 def load_network(path: Path, kind: str, classes: Sequence[str]) -> nn.Module:
