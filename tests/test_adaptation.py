@@ -10,9 +10,10 @@ import torch
 from test_masks import pamr_by_loops
 from torch import Tensor
 
-from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength, reverse_gradient
+from plda.adaptation.adversary import DomainHeads, adversarial_loss, reverse_gradient
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
 from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.reversal import reversal_strength
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.data.transforms import denormalise, resize
 from plda.models.backbones import build_backbone

@@ -146,6 +146,7 @@ def test_the_last_inspection_is_among_the_metrics(drawn: Path, tmp_path: Path) -
             "checkpoints": tmp_path / "checkpoints",
             "cam_network": network,
             "cam_history": made["cam_history"],
+            "cam_machine": tmp_path / "machine.json",
         },
         "infer_cams": {"cam_network": network, "cams": made["cams"]},
         "train_boundary": {

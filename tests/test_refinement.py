@@ -248,7 +248,7 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = write_params(folder / "params.yaml")
     assert run_stage("train_cam", params, **data(drawn), cam_backbone=drawn / "cams.pt",
                      checkpoints=folder / "checkpoints", cam_network=folder / "cam.pt",
-                     cam_history=folder / "cam.csv") == 0  # fmt: skip
+                     cam_history=folder / "cam.csv", cam_machine=folder / "cam.json") == 0  # fmt: skip
     assert run_stage("infer_cams", params, **data(drawn), cam_network=folder / "cam.pt",
                      cams=folder / "cams.npz") == 0  # fmt: skip
     return folder

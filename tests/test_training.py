@@ -95,6 +95,7 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
             "cam_backbone": drawn / "cams.pt",
             "cam_network": out / "network.pt",
             "cam_history": out / "history.csv",
+            "cam_machine": out / "machine.json",
         }
     archive = Archive(drawn / "images.zip")
     for entry in read_index(drawn / "index.csv", "train"):
@@ -104,6 +105,7 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
         "pseudo_masks": out / "masks",
         "segmenter": out / "network.pt",
         "segmenter_history": out / "history.csv",
+        "segmenter_machine": out / "machine.json",
     }
 
 

@@ -11,7 +11,6 @@ unlearn what they use. With p the head's softmax, H its entropy (detached), and 
 where n_d counts the image's pixels of that domain for that class and n = n_source + n_target.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -19,14 +18,6 @@ from torch import Tensor, nn
 
 from plda.adaptation.balance import balance_weights
 from plda.adaptation.domains import SOURCE, TARGET
-
-
-def reversal_strength(progress: float, schedule: str = "rising") -> float:
-    """lambda at training progress t in [0, 1].
-
-    "rising": 2 / (1 + exp(-10 t)) - 1 (Ganin and Lempitsky, 2015), which is the published one; "constant": 1.
-    """
-    return 1.0 if schedule == "constant" else 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class _Reversal(torch.autograd.Function):

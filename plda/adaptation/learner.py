@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm  # also what it is over several processes
 
-from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength
+from plda.adaptation.adversary import DomainHeads, adversarial_loss
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
+from plda.adaptation.reversal import reversal_strength
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.data.transforms import denormalise, full_precision, resize
 from plda.models.baselines import Baseline

@@ -11,11 +11,13 @@ from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import TaggedCrops
 from plda.data.index import read_index
+from plda.files import write_json
 from plda.models.baselines import Baseline, TagLearner
 from plda.models.saved import Architecture, load, save_network
 from plda.params import Compute, TrainCam
 from plda.scoring.domains import Inspection
 from plda.training.checkpoints import Checkpoint, fingerprint
+from plda.training.compute import describe
 from plda.training.loop import Weights, train, write_history
 
 
@@ -27,6 +29,7 @@ def train_cam(
     checkpoints: Path,
     cam_network: Path,
     cam_history: Path,
+    cam_machine: Path,
     *,
     train_cam: TrainCam,
     seed: int,
@@ -42,6 +45,7 @@ def train_cam(
         checkpoints: folder for what a killed training resumes from.
         cam_network: written: the trained network.
         cam_history: written: curves by epoch: losses, learning rate, source and target pixels.
+        cam_machine: written: what the training ran on.
         train_cam: its section of the params.
         seed: of weights, order, augmentation and dropout.
         compute: where it runs.
@@ -76,6 +80,7 @@ def train_cam(
     def write(weights: Weights, history: pd.DataFrame) -> None:
         save_network(cam_network, architecture, weights)
         write_history(cam_history, history)
+        write_json(cam_machine, describe(compute))
 
     key = fingerprint([train_cam.model_dump(), seed], [index, images, classes, cam_backbone])
     train(

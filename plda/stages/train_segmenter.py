@@ -14,11 +14,13 @@ from plda.data.datasets import MaskedCrops
 from plda.data.index import Entry, read_index
 from plda.data.loading import load_true_mask
 from plda.errors import InputError
+from plda.files import write_json
 from plda.masks.folder import load_mask
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import MaskLearner, Segmenter
 from plda.params import Compute, TrainSegmenter
 from plda.training.checkpoints import Checkpoint, fingerprint
+from plda.training.compute import describe
 from plda.training.loop import Weights, train, write_history
 
 
@@ -31,6 +33,7 @@ def train_segmenter(
     checkpoints: Path,
     segmenter: Path,
     segmenter_history: Path,
+    segmenter_machine: Path,
     *,
     train_segmenter: TrainSegmenter,
     seed: int,
@@ -47,6 +50,7 @@ def train_segmenter(
         checkpoints: folder for what a killed training resumes from.
         segmenter: written: the trained network.
         segmenter_history: written: losses and learning rate by epoch.
+        segmenter_machine: written: what the training ran on.
         train_segmenter: its section of the params.
         seed: of weights, order, augmentation and dropout.
         compute: where it runs.
@@ -75,6 +79,7 @@ def train_segmenter(
     def write(weights: Weights, history: pd.DataFrame) -> None:
         save_network(segmenter, architecture, weights)
         write_history(segmenter_history, history)
+        write_json(segmenter_machine, describe(compute))
 
     key = fingerprint(
         [train_segmenter.model_dump(), seed],

@@ -2,6 +2,8 @@
 
 import ctypes
 import platform
+import re
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
@@ -41,13 +43,10 @@ def make_fabric(compute: Compute, rank: int) -> Fabric:
     """
     device = find_device(compute)
     threads = threads_of_each(compute)
-    precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "auto": "32-true"}
-    if compute.precision == "auto" and device.type == "cuda":
-        precision["auto"] = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     fabric = Fabric(
         accelerator=device.type,
         devices=compute.devices,
-        precision=precision[compute.precision],  # type: ignore[arg-type]
+        precision=_precision(compute, device),  # type: ignore[arg-type]
         # the adaptation's heads have no gradient before their warm-up ends
         strategy=DDPStrategy(find_unused_parameters=True) if compute.devices > 1 else "auto",
         plugins=_Member(rank),
@@ -80,6 +79,26 @@ def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
         )
     for name, norm in trained:
         learner.set_submodule(name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))  # type: ignore[no-untyped-call]
+
+
+def describe(compute: Compute) -> dict[str, str]:
+    """What a training runs on, in words: device, precision, versions.
+
+    No time, no speed, no host: on the same machine the same, so that a rerun changes no output.
+    """
+    device = find_device(compute)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        threads = torch.get_num_threads()
+        name = f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+    return {
+        "device": name if compute.devices == 1 else f"{compute.devices} times {name}",
+        "precision": _precision(compute, device),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def find_device(compute: Compute) -> torch.device:
@@ -126,3 +145,17 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
+def _precision(compute: Compute, device: torch.device) -> str:
+    precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "auto": "32-true"}
+    if compute.precision == "auto" and device.type == "cuda":
+        precision["auto"] = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return precision[compute.precision]
+
+
+def _processor() -> str:
+    """The processor's name, as Linux knows it, or else its kind."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return " ".join(found[1].split()) if found else platform.processor() or platform.machine()
