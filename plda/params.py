@@ -210,6 +210,7 @@ class PredictMasks(Section):
 
 class Report(Section):
     gallery: Annotated[int, Field(ge=0)]
+    worst: Annotated[int, Field(ge=0)]
 
 
 class Params(Section):

@@ -29,7 +29,7 @@ def small_params(**changes: Any) -> dict[str, Any]:
     params["train_segmenter"] |= TRAINER
     params["train_cam"]["inspected"] = 4
     params["infer_cams"]["scales"] = [1.0]
-    params["report"]["gallery"] = 4
+    params["report"] |= {"gallery": 4, "worst": 2}
     for name, value in changes.items():
         node, *rest = name.split("__")
         target: Any = params

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import shutil
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,26 +13,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import small_params
+from conftest import ROOT, small_params
 from PIL import Image
 
+import plda
+from plda.__main__ import sections
 from plda.data.archive import Archive, pack
 from plda.data.creatures import CLASSES, draw
 from plda.data.images import VOID, encode_image, encode_mask
-from plda.data.index import Entry, write_index
+from plda.data.index import Entry, read_index, write_index
 from plda.data.loading import load_true_mask
 from plda.files import write_json, write_text
 from plda.masks.cams import map_size, write_cams
-from plda.masks.folder import write_mask
-from plda.params import Report, TrainSegmenter
+from plda.masks.folder import load_mask, write_mask
+from plda.params import Params, read_params
+from plda.report.facts import Differences, differences
 from plda.report.gallery import choose
+from plda.report.page import background_alone, mistakes
 from plda.scoring.confusion import Confusion
+from plda.scoring.images import score_images
 from plda.scoring.masks import CURVE, Scored, trimap
 from plda.scoring.summary import background_metrics, class_table, collect_metrics, curve_table
 from plda.stages.report import report
 
 SIZE = 48
-VOID_ELEMENTS = {"meta", "img", "br", "path", "use", "rect"}
+VOID_ELEMENTS = {"meta", "img", "br", "path", "use", "rect", "input", "wbr"}
+SCRIPT = ROOT / "plda" / "report" / "gallery.js.j2"
 NASTY = "<script>alert('$x$')&.png"
 
 
@@ -59,7 +67,7 @@ class Page(HTMLParser):
             assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] not in ("style", "script"):
             self.text += data
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
@@ -69,10 +77,13 @@ class Page(HTMLParser):
 
 def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) -> dict[str, Path]:
     """The inputs of the stage: a few drawn scenes, half-right masks of them, scores of these."""
-    names = ("index", "images", "classes", "cam_history", "cams", "pseudo_masks", "cam_metrics",
-             "cam_class_scores", "seed_curve", "segmenter_history", "predictions", "metrics",
-             "class_scores", "page")  # fmt: skip
-    paths = {name: folder / name for name in names}
+    names = ("index", "images", "classes", "cam_history", "cam_machine", "cams", "pseudo_masks",
+             "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history", "segmenter_machine",
+             "predictions", "metrics", "class_scores", "page")  # fmt: skip
+    paths = {name: folder / name for name in names} | {"presets": ROOT / "workflow" / "presets"}
+    machine = {"device": "abacus", "precision": "32", "system": "Linux", "python": "3", "torch": "2"}
+    write_json(paths["cam_machine"], machine)
+    write_json(paths["segmenter_machine"], machine)
     entries, cams = [], []
     files: dict[str, bytes] = {}
     kinds = ("seeds", "pamr", "pseudo_masks", "predictions")
@@ -121,9 +132,12 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     return paths
 
 
-def make_page(paths: dict[str, Path], gallery: int = 4, supervision: str = "tags") -> Page:
-    learnt = small_params(train_segmenter__supervision=supervision)["train_segmenter"]
-    report(**paths, report=Report(gallery=gallery), train_segmenter=TrainSegmenter.model_validate(learnt))
+def make_page(paths: dict[str, Path], gallery: int = 4, worst: int = 0, **changes: Any) -> Page:
+    small = {"make_masks__refinement": ["pamr"], "train_boundary__enabled": False}
+    params = Params.model_validate(
+        small_params(**small, report__gallery=gallery, report__worst=worst, **changes)
+    )
+    report(**paths, **{name: getattr(params, name) for name in sections(report)})
     return Page(paths["page"].read_text())
 
 
@@ -151,7 +165,7 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     assert "upper bound" in page.text and "Otsu's threshold" in page.text
     for name in CLASSES:
         assert page.text.count(name) >= 3  # chart, table, legend
-    assert len(page.all("svg", role="img")) == 5
+    assert len(page.all("svg", role="img")) == 6
     (domains,) = (svg for svg in page.all("svg") if "source and target pixels" in str(svg["aria-label"]))
     assert "target, share of pixels 4 percent" in str(domains["aria-label"])
     assert "source, on their object 71 percent" in str(domains["aria-label"])
@@ -161,17 +175,20 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
 def test_says_what_the_segmentation_network_learnt_from(inputs: dict[str, Path], page: Page) -> None:
     claims = ("what the segmentation network learnt from", "as if they were true", "never to train")
     assert all(claim in page.text for claim in claims)
-    full = make_page(inputs | {"page": inputs["page"].with_name("full")}, supervision="masks")
+    full = make_page(
+        inputs | {"page": inputs["page"].with_name("full")}, train_segmenter__supervision="masks"
+    )
     assert not any(claim in full.text for claim in claims)
     assert "learnt from the true masks of the training images" in full.text
 
 
 def test_needs_nothing_from_elsewhere(page: Page) -> None:
-    assert not page.all("script") and not page.all("link")
+    assert not page.all("link")
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "data"):
             assert (attributes.get(name) or "#").startswith(("data:image/", "#")), tag
         assert "url(h" not in (attributes.get("style") or "")
+    assert not any(word in SCRIPT.read_text() for word in ("fetch(", "XMLHttpRequest", "import(", "http"))
 
 
 def test_ids_are_unique(page: Page) -> None:
@@ -181,7 +198,7 @@ def test_ids_are_unique(page: Page) -> None:
 
 def test_file_names_are_escaped(inputs: dict[str, Path], page: Page) -> None:
     assert f"train/0 {NASTY}" in page.text
-    assert "<script" not in inputs["page"].read_text()
+    assert "<script>alert" not in inputs["page"].read_text()
 
 
 def test_pictures_have_words(page: Page) -> None:
@@ -198,16 +215,31 @@ def test_gallery_is_as_long_as_asked(
     assert len(make_page({**inputs, "page": tmp_path / "page.html"}, gallery).all("article")) == rows
 
 
+def test_the_worst_images_are_shown_and_marked(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """The training image whose pseudo-mask is spoilt is not among the evenly spaced ones."""
+    (spoilt,) = read_index(inputs["index"], "train")[4:]
+    masks = tmp_path / "masks"
+    shutil.copytree(inputs["pseudo_masks"], masks)
+    write_mask(masks, spoilt, np.full((SIZE, SIZE), 1, np.uint8))
+    paths = {**inputs, "pseudo_masks": masks, "page": tmp_path / "page.html"}
+    assert "train/4" not in make_page(paths, 4).text
+    page = make_page(paths, 4, worst=1)
+    rows = page.all("article")
+    assert "train/4" in page.text and len(rows) == 5 and page.text.count("among the worst") == 1
+    scores = [float(row["data-score"] or "nan") for row in rows]
+    assert scores[-1] == min(scores)  # rows of val come first
+
+
 def test_choice_is_even() -> None:
     entries = [Entry(f"{i}", split, (), "", "", 1, 1) for split in ("train", "val") for i in range(10)]
     assert [e.image for e in choose(entries, 9)] == ["0", "2", "4", "6", "8", "0", "2", "5", "7"]
 
 
 def test_masks_are_in_the_palette(inputs: dict[str, Path], page: Page) -> None:
-    """The truth of the first row, decoded again, is the mask in the archive."""
+    """The truth of the first row, decoded again, is the mask in the archive; unseen images come first."""
     truth = next(p for p in page.all("img") if (p["alt"] or "").startswith("truth"))
     ids = np.asarray(Image.open(io.BytesIO(base64.b64decode((truth["src"] or "").split(",")[1]))))
-    assert (ids == load_true_mask(Archive(inputs["images"]), "masks/0.png")).all()
+    assert (ids == load_true_mask(Archive(inputs["images"]), "masks/5.png")).all()
 
 
 def test_without_true_masks(tmp_path: Path) -> None:
@@ -215,7 +247,51 @@ def test_without_true_masks(tmp_path: Path) -> None:
     assert "Nothing is scored on this page" in page.text
     assert page.text.count("not scored") == 3 and "mIoU" not in page.text
     assert len(page.all("svg", role="img")) == 3  # loss, learning rate, shares of source and target
-    assert len(page.all("article")) == 4 and not page.all("table")
+    assert len(page.all("article")) == 4
+    assert page.text.count("IoU") == 0
+
+
+def test_says_what_was_run(inputs: dict[str, Path], page: Page) -> None:
+    assert "creatures, drawn by this project: 5 to train on, 3 kept aside" in page.text
+    assert "abacus, 32 precision; Linux, Python 3, PyTorch 2" in page.text
+    assert f"plda {plda.__version__}" in page.text and "seed 0" in page.text
+    # nested names have a place to break after each dot, which is no text
+    assert "workflow/presets/creatures.yaml" in page.text and "index_data.creatures.train" in page.text
+    assert "train_segmenter.head" not in page.text
+    other = make_page(
+        {**inputs, "page": inputs["page"].with_name("changed")}, train_segmenter__head="deeplabv2"
+    )
+    assert "train_segmenter.head" in other.text and "deeplabv2 on resnet10" in other.text
+
+
+def test_differences_to_the_nearest_preset() -> None:
+    presets = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
+    for preset in presets:
+        own = read_params(preset).model_dump(exclude={"compute"})
+        assert differences(presets, own) == Differences(preset.stem, ())
+        own["make_masks"]["refinement"] = ()
+        (row,) = (differences(presets, own) or pytest.fail()).rows
+        assert row[0] == "make_masks.refinement" and row[2] == "[]"
+    assert differences([], own) is None
+
+
+def test_confusion_in_words() -> None:
+    confusion = Confusion(3)
+    confusion.counts[:] = [[80, 20, 0, 0], [50, 30, 20, 0], [0, 0, 90, 10]]
+    assert mistakes(confusion, ["background", "cat", "dog"]) == [("cat", "dog", 20.0)]
+    assert background_alone(confusion) == pytest.approx(100 / 3 / 3)
+
+
+def test_image_scores_are_those_of_each_confusion(inputs: dict[str, Path]) -> None:
+    entries, archive = read_index(inputs["index"], "train"), Archive(inputs["images"])
+    mask_of = partial(load_mask, inputs["pseudo_masks"])
+    scores, total = score_images(entries, archive, mask_of, len(CLASSES))
+    for entry in entries:
+        own = Confusion(len(CLASSES))
+        own.add(load_true_mask(archive, entry.mask), mask_of(entry))
+        assert scores[entry.key] == own.scores().mean()["miou"]
+        total.counts -= own.counts
+    assert not total.counts.any()
 
 
 def test_same_inputs_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:

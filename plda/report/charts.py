@@ -13,7 +13,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 INK = "#010203"  # no chart needs this colour, so it can stand for the page's own
 ACCENT = "#3d7de0"  # seen well on white and on black
@@ -23,6 +23,15 @@ STYLES: Mapping[str, dict[str, Any]] = {
     "predictions": {"color": ACCENT},
 }
 """Greys and one blue: told apart by lightness alone, and not to be mistaken for a class's colour."""
+LINES: Sequence[dict[str, Any]] = (
+    {"color": ACCENT, "ls": "-"},
+    {"color": "#8a8a8f", "ls": "--"},
+    {"color": "#c2701c", "ls": "-."},
+    {"color": "#2a8f6f", "ls": ":"},
+    {"color": "#a8579a", "ls": (0, (6, 2, 1, 2, 1, 2))},
+    {"color": "#8a8a8f", "ls": "-"},
+)
+"""Of several curves: told apart by their dashes alone, should the colours not do."""
 TITLES = {"seeds": "CAM seeds", "pseudo_masks": "pseudo-masks", "predictions": "segmentation"}
 
 WIDTH = 4.2  # inches; narrow, so that the text stays readable on a phone
@@ -63,6 +72,37 @@ def class_bars(table: pd.DataFrame, classes: Sequence[str]) -> str:
         axes.grid(axis="x")
         _legend(figure)
         return _svg(figure, "bars", f"Bars: IoU of {len(classes)} classes; the table has the numbers")
+
+
+def funnel(steps: Sequence[tuple[str, float, bool]], trivial: float | None) -> str:
+    """From the first masks to the last, a bar for each step with its mIoU and what it gained.
+
+    Args:
+        steps: title, mIoU in percent, and whether it is of the segmentation network.
+        trivial: mIoU of masks that are nothing but background, on the images that the network is scored on.
+    """
+    told = []
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(0.75 + 0.42 * len(steps))
+        before = None
+        for row, (title, miou, is_network) in enumerate(steps):
+            colour = ACCENT if is_network else STYLES["pseudo_masks"]["color"]
+            axes.barh(row, miou, 0.72, color=colour)
+            gain = "" if before is None else f"  {miou - before:+.1f}"
+            axes.text(miou + 1, row, f"{miou:.1f}", va="center", weight="bold")
+            axes.text(miou + 12, row, gain, va="center", alpha=0.75)
+            told.append(f"{title} {miou:.1f}".replace("\n", " "))
+            before = miou
+        if trivial is not None:
+            axes.axvline(trivial, color=INK, lw=1, ls=(0, (4, 3)))
+            axes.text(trivial, -0.62, f"all background: {trivial:.1f}", ha="center", va="bottom", size=8)
+            told.append(f"nothing but background {trivial:.1f}")
+        axes.set_yticks(range(len(steps)), [title for title, *_ in steps])
+        axes.tick_params(axis="y", length=0)
+        axes.set(xlim=(0, 100), ylim=(len(steps) - 0.5, -0.6), xlabel="mIoU in percent: 100 is perfect")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        return _svg(figure, "funnel", f"Bars: mIoU of each step, in percent: {', '.join(told)}")
 
 
 def seed_curve(curve: pd.DataFrame, used: Mapping[str, float], best: Mapping[str, float]) -> str:
@@ -110,6 +150,42 @@ def epoch_curves(column: str, title: str, cam: pd.DataFrame, segmenter: pd.DataF
         _epochs(axes, max(cam["epoch"].max(), segmenter["epoch"].max()))
         _legend(figure)
         return _svg(figure, column, f"Curves: {title} by epoch; {', '.join(ends)}")
+
+
+def curves(
+    name: str, title: str, history: pd.DataFrame, columns: Mapping[str, str], *, log: bool = False
+) -> str:
+    """Some columns of one history over its column epoch.
+
+    Args:
+        name: of the chart, a word.
+        title: what the values are.
+        history: those of the columns that it lacks are left out.
+        columns: what each is called.
+        log: the axis is logarithmic, and shows values above 0 alone.
+    """
+    ends = []
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(2.6)
+        there = [column for column in columns if column in history]
+        for column, style in zip(there, LINES, strict=False):
+            values = history[column].where(history[column] > 0) if log else history[column]
+            marker = "o" if len(history) < 20 else ""
+            axes.plot(history["epoch"], values, marker=marker, ms=4, label=columns[column], **style)
+            ends.append(
+                f"{columns[column]} from {history[column].iloc[0]:.3g} to {history[column].iloc[-1]:.3g}"
+            )
+        axes.set(ylabel=title)
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(bottom=min(0, float(history[there].min().min())))
+        _epochs(axes, history["epoch"].max())
+        _legend(figure)
+        return _svg(figure, name, f"Curves: {title} by epoch; {', '.join(ends)}")
 
 
 def domain_curves(history: pd.DataFrame) -> str:

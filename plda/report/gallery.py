@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,41 +17,73 @@ from plda.data.loading import load_true_mask
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask, mask_path
 
-SIDE = 240  # pixels, at most; the page stays small
+SIDE = 320  # pixels, at most; the page stays small
 HEAT = matplotlib.colormaps["inferno"]
+SPLITS = ("train", "val")
+UNNAMED = 0.5  # percent; the caption of a mask leaves out what covers less of it
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One cell: a data: URI, its size in pixels, and what it shows in words."""
+    """One cell.
+
+    Attributes:
+        title: what kind of picture it is.
+        alt: what it shows, in words.
+        uri: the picture itself, a data: URI.
+        width: in pixels.
+        height: in pixels.
+        shares: of a mask, by class id: percent of its pixels, the largest first; without background.
+    """
 
     title: str
     alt: str
     uri: str
     width: int
     height: int
+    shares: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image: its entry, and a cell for each column, None where there is nothing to show."""
+    """One image.
+
+    Attributes:
+        entry: its line of the index.
+        score: mean IoU of its mask in percent, None where there is no true one.
+        worst: it is one of those with the lowest score of its whole split.
+        cells: title and picture, None where there is nothing to show.
+    """
 
     entry: Entry
+    score: float | None
+    worst: bool
     cells: tuple[tuple[str, Picture | None], ...]
 
 
 def choose(entries: Sequence[Entry], count: int) -> list[Entry]:
     """At most `count` entries, half of them from each split, evenly spaced."""
     chosen = []
-    for split, most in (("train", count - count // 2), ("val", count // 2)):
+    for split, most in _halves(count):
         there = [entry for entry in entries if entry.split == split]
         shown = min(most, len(there))
         chosen += [there[i * len(there) // shown] for i in range(shown)]
     return chosen
 
 
+def choose_worst(entries: Sequence[Entry], scores: Mapping[str, float], count: int) -> list[Entry]:
+    """At most `count` of the entries with a score by their key: the lowest, half of them from each split."""
+    chosen = []
+    for split, most in _halves(count):
+        there = [entry for entry in entries if entry.split == split and entry.key in scores]
+        chosen += sorted(there, key=lambda entry: scores[entry.key])[:most]
+    return chosen
+
+
 def make_rows(
     entries: Iterable[Entry],
+    worst: Sequence[Entry],
+    scores: Mapping[str, float],
     classes: Sequence[str],
     archive: Archive,
     cams: Cams,
@@ -62,14 +94,17 @@ def make_rows(
 
     Args:
         entries: what is shown; only those of split train have maps.
+        worst: shown after them, where they are not among them.
+        scores: each scored entry's mean IoU by its key.
         classes: class names, background first.
         archive: of the data set.
         cams: the maps of the training images.
         pseudo_masks: folder of masks; an entry's may be missing.
         predictions: the same.
     """
+    low = {entry.key for entry in worst}
     rows = []
-    for entry in entries:
+    for entry in dict.fromkeys([*entries, *worst]):
         photo = read_image(archive.read(entry.image))
         photo.thumbnail((SIDE, SIDE))
         heat = _heat_map(photo, cams, entry) if entry.split == "train" else None
@@ -86,8 +121,12 @@ def make_rows(
         for title, ids in masks.items():
             shown = None if ids is None else _mask(ids, photo.size, title, classes)
             cells.append((title, shown))
-        rows.append(Row(entry, tuple(cells)))
+        rows.append(Row(entry, scores.get(entry.key), entry.key in low, tuple(cells)))
     return rows
+
+
+def _halves(count: int) -> tuple[tuple[str, int], ...]:
+    return tuple(zip(SPLITS, (count - count // 2, count // 2), strict=True))
 
 
 def _mask_of(folder: Path, entry: Entry) -> np.ndarray | None:
@@ -110,18 +149,26 @@ def _heat_map(photo: Image.Image, cams: Cams, entry: Entry) -> Picture:
 def _mask(ids: np.ndarray, size: tuple[int, int], title: str, classes: Sequence[str]) -> Picture:
     counts = np.bincount(ids.ravel(), minlength=VOID + 1)
     names = dict(enumerate(classes)) | {VOID: "undecided" if title != "truth" else "unlabelled"}
-    order = [i for i in counts.argsort()[::-1] if counts[i]]
-    shares = ", ".join(f"{100 * counts[i] / ids.size:.0f} % {names.get(i, i)}" for i in order)
+    shares = [(int(i), float(100 * counts[i] / ids.size)) for i in counts.argsort()[::-1] if counts[i]]
+    alt = ", ".join(f"{share:.0f} % {names.get(i, i)}" for i, share in shares)
     small = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
-    return _picture(title, shares, encode_mask(np.asarray(small)), "png", size)
+    named = tuple((i, share) for i, share in shares if i and share >= UNNAMED)
+    return _picture(title, alt, encode_mask(np.asarray(small)), "png", size, named)
 
 
 def _jpeg(image: Image.Image, title: str, alt: str) -> Picture:
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=82)
+    image.save(buffer, format="JPEG", quality=80)
     return _picture(title, alt, buffer.getvalue(), "jpeg", image.size)
 
 
-def _picture(title: str, alt: str, content: bytes, kind: str, size: tuple[int, int]) -> Picture:
+def _picture(
+    title: str,
+    alt: str,
+    content: bytes,
+    kind: str,
+    size: tuple[int, int],
+    shares: tuple[tuple[int, float], ...] = (),
+) -> Picture:
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return Picture(title, alt, uri, *size)
+    return Picture(title, alt, uri, *size, shares)

@@ -1,25 +1,43 @@
 """The page that people look at: one HTML file that needs nothing else, made of the run's results."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from plda.adaptation.reversal import reversal_strength
 from plda.data.images import PALETTE, VOID
 from plda.report import charts
-from plda.report.gallery import HEAT, Row
+from plda.report.facts import Differences, gist
+from plda.report.gallery import HEAT, SPLITS, Row
+from plda.scoring.confusion import Confusion
+
+STEPS = {"pamr": "after PAMR", "random_walk": "after the random walk", "crf": "after the CRF"}
+MOST_CLASSES = 25  # of a matrix that can be read
+MISTAKES = 6  # told in words
+
+
+class Mistake(NamedTuple):
+    """Pixels of a class that were given another one, in percent of the class's."""
+
+    truth: str
+    given: str
+    share: float
 
 
 def render(
     *,
     classes: Sequence[str],
-    supervision: str,
+    params: Mapping[str, Any],
+    facts: Mapping[str, Mapping[str, str]],
+    changes: Differences | None,
     images: Mapping[str, int],
     scored: Mapping[str, int],
     metrics: Mapping[str, Any],
     class_scores: pd.DataFrame,
+    confusion: Confusion,
     curve: pd.DataFrame,
     cam_history: pd.DataFrame,
     segmenter_history: pd.DataFrame,
@@ -29,50 +47,151 @@ def render(
 
     Args:
         classes: class names, background first.
-        supervision: of the segmentation network, "tags" or "masks".
+        params: plain values of the run's sections by name.
+        facts: what is told of the run in words, in groups.
+        changes: how its params differ from a preset's; None where there is none.
         images: how many images `train` and `val` have.
         scored: how many of these were scored against true masks.
         metrics: what metrics.json holds; sets of masks that were not scored are missing.
         class_scores: columns masks, class, iou, in percent; no rows where nothing was scored.
+        confusion: of the predictions.
         curve: columns background_score, miou of the seeds; no rows where these were not scored.
-        cam_history: columns epoch, loss, lr of the CAM network's training; those of `domain_curves` if the
-            network was looked at.
+        cam_history: columns epoch, step, loss, lr of the CAM network's training; those of `domain_curves` if
+            the network was looked at.
         segmenter_history: the same of the segmentation network's.
         rows: of the gallery.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
-    drawn = {
-        "loss": charts.epoch_curves("loss", "loss", cam_history, segmenter_history),
-        "rate": charts.epoch_curves("lr", "learning rate", cam_history, segmenter_history),
-    }
-    if "train_source" in cam_history:
-        drawn["domains"] = charts.domain_curves(cam_history)
+    supervision = params["train_segmenter"]["supervision"]
+    steps = _steps(metrics, params["make_masks"]["refinement"], supervision)
+    drawn = _training_charts(cam_history, segmenter_history, params["train_cam"])
+    if steps:
+        trivial = background_alone(confusion) if confusion.pixels else None
+        drawn["funnel"] = charts.funnel(steps, trivial)
     if len(class_scores):
         drawn["bars"] = charts.class_bars(class_scores, classes)
     if len(curve):
         drawn["seeds"] = charts.seed_curve(curve, metrics["seeds"], metrics["seeds_best"])
-    return template.render(
+    ious = class_scores.pivot(index="class", columns="masks", values="iou").to_dict()
+    html: str = template("page.html.j2").render(
         classes=classes,
         supervision=supervision,
+        facts=facts,
+        gist=gist(params),
+        changes=changes,
         images=images,
         scored=scored,
         metrics=metrics,
-        ious=class_scores.pivot(index="class", columns="masks", values="iou").to_dict(),
+        ious=ious,
+        ranked=_ranked(ious.get("predictions", {})),
+        trivial=background_alone(confusion) if confusion.pixels else None,
+        matrix=_matrix(confusion) if confusion.pixels and len(classes) <= MOST_CLASSES else None,
+        missed=_missed(confusion),
+        mistakes=mistakes(confusion, classes),
         titles=charts.TITLES,
         steps=STEPS,
-        parts=any("recall_telling" in scores for scores in metrics.values()),
+        parts=any("recall_telling" in scores for scores in metrics.values() if isinstance(scores, dict)),
         charts=drawn,
-        gallery={s: [row for row in rows if row.entry.split == s] for s in ("train", "val")},
+        gallery={split: [row for row in rows if row.entry.split == split] for split in reversed(SPLITS)},
         colours=dict(zip(classes, map(_hex, PALETTE), strict=False)),
         undecided=_hex(PALETTE[VOID]),
+        void=VOID,
         heat=[_hex([int(255 * c) for c in HEAT(i / 8)[:3]]) for i in range(9)],
     )
+    return html
 
 
-STEPS = {"pamr": "after PAMR", "random_walk": "after the random walk", "crf": "after the CRF"}
+def template(name: str) -> Template:
+    """A template that stands beside this module; whatever it is given is escaped."""
+    environment = Environment(
+        loader=PackageLoader("plda.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def background_alone(confusion: Confusion) -> float:
+    """mIoU in percent of masks that are nothing but background, for the same true masks."""
+    true = confusion.counts.sum(axis=1)
+    return float(100 * true[0] / true.sum() / np.count_nonzero(true))
+
+
+def mistakes(confusion: Confusion, classes: Sequence[str]) -> list[Mistake]:
+    """The largest shares of a class's pixels that were given another class; background is no class here."""
+    shares = _matrix(confusion)[:, : len(classes)]
+    np.fill_diagonal(shares, 0)
+    shares[0] = shares[:, 0] = 0
+    order = np.argsort(-shares, axis=None, kind="stable")[:MISTAKES]
+    pairs = (divmod(int(place), len(classes)) for place in order)
+    found = [Mistake(classes[truth], classes[given], float(shares[truth, given])) for truth, given in pairs]
+    return [mistake for mistake in found if mistake.share >= 1]
+
+
+def _missed(confusion: Confusion) -> float | None:
+    """Percent of the pixels of all classes but background that were called background."""
+    objects = confusion.counts[1:]
+    return float(100 * objects[:, 0].sum() / objects.sum()) if objects.any() else None
+
+
+def _matrix(confusion: Confusion) -> np.ndarray:
+    """(C, C + 1): percent of each true class's pixels by what they were given; undecided is last."""
+    counts = confusion.counts
+    shares: np.ndarray = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
+def _steps(
+    metrics: Mapping[str, Any], refinement: Sequence[str], supervision: str
+) -> list[tuple[str, float, bool]]:
+    """Title, mIoU, and whether it is of the network: the sets of masks that were scored, in order."""
+    network = "network" if supervision == "tags" else "network, fully\nsupervised"
+    sets = {
+        "seeds": ("CAM seeds", False),
+        **{step: (STEPS[step], False) for step in refinement},
+        "pseudo_masks": ("pseudo-masks", False),
+        "predictions": (f"{network}\n(unseen images)", True),
+    }
+    return [
+        (title, metrics[name]["miou"], is_network)
+        for name, (title, is_network) in sets.items()
+        if name in metrics
+    ]
+
+
+def _ranked(ious: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The classes that occur, without background, the best first."""
+    known = [(name, iou) for name, iou in list(ious.items()) if iou == iou and name != "background"]
+    return sorted(known, key=lambda it: -it[1])
+
+
+def _training_charts(
+    cam: pd.DataFrame, segmenter: pd.DataFrame, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    drawn = {
+        "loss": charts.epoch_curves("loss", "loss", cam, segmenter),
+        "rate": charts.epoch_curves("lr", "learning rate", cam, segmenter),
+    }
+    told = ("epoch", "step", "lr", "loss")
+    parts = [c for c in map(str, cam) if c not in told and not c.startswith(("train_", "val_"))]
+    if len(parts) > 1:
+        names = {part: part.replace("_", " ") for part in parts}
+        drawn["parts"] = charts.curves("parts", "loss, logarithmic", cam, names, log=True)
+    if "train_source" in cam:
+        drawn["domains"] = charts.domain_curves(cam)
+    for name, title in (("gap", "proxy A-distance"), ("seeds", "mIoU in percent")):
+        if f"train_{name}" in cam:
+            columns = {f"train_{name}": "training images", f"val_{name}": "unseen images"}
+            drawn[f"inspected_{name}"] = charts.curves(f"inspected-{name}", title, cam, columns)
+    adaptation = settings["adaptation"]
+    if adaptation["enabled"] and adaptation["adversary"]:
+        progress = (cam["step"] - 1) / (cam["step"].iloc[0] * settings["epochs"])
+        adapting = ((progress - adaptation["warmup"]) / (1 - adaptation["warmup"])).clip(lower=0)
+        strength = adapting.map(lambda at: reversal_strength(at, adaptation["reversal"]))
+        table = cam.assign(strength=strength.where(progress >= adaptation["warmup"], 0.0))
+        drawn["lambda"] = charts.curves("lambda", "λ", table, {"strength": "gradient reversal"})
+    return drawn
 
 
 def _hex(rgb: Sequence[int]) -> str:

@@ -1,0 +1,177 @@
+"""What a run is, in short: its data, its method, where it ran, and the params in which it differs."""
+
+import platform
+import statistics
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import plda
+from plda.data.index import Entry
+from plda.params import read_params
+
+SECTIONS_OF_PLACE = {"compute"}  # says where a stage runs, not what it computes
+
+
+class Differences(NamedTuple):
+    """How a run's params differ from a preset's.
+
+    Attributes:
+        preset: the preset's name.
+        rows: dotted name, the preset's value and the run's, as one would write them in YAML.
+    """
+
+    preset: str
+    rows: tuple[tuple[str, str, str], ...]
+
+
+def differences(presets: Iterable[Path], params: Mapping[str, Any]) -> Differences | None:
+    """How `params` differ from the nearest preset: of the same source if there is one, in the fewest values.
+
+    Args:
+        presets: whole params files.
+        params: plain values of the run's sections by name.
+
+    Returns:
+        None where there is no preset.
+    """
+    own = _flat(params)
+    found = []
+    for preset in sorted(presets):
+        values = read_params(preset).model_dump(exclude=SECTIONS_OF_PLACE)
+        theirs = _flat(values)
+        rows = [
+            (name, _written(theirs.get(name)), _written(own.get(name)))
+            for name in own | theirs
+            if own.get(name) != theirs.get(name)
+        ]
+        found.append((values["source"] != params["source"], len(rows), Differences(preset.stem, tuple(rows))))
+    return min(found, key=lambda it: it[:2])[2] if found else None
+
+
+def data_facts(entries: Sequence[Entry], classes: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:
+    """The data set in words, by what is told."""
+    source = params["source"]
+    kinds = {
+        "creatures": "creatures, drawn by this project",
+        "folder": f"photos of the folder {params['index_data']['folder']}",
+        "voc2012": "PASCAL VOC 2012 with SBD",
+        "coco2014": "MS COCO 2014",
+    }
+    width, height = (round(statistics.median(getattr(e, s) for e in entries)) for s in ("width", "height"))
+    tags = statistics.mean(len(entry.tags) for entry in entries if entry.split != "test")
+    train, val = ([e for e in entries if e.split == split] for split in ("train", "val"))
+    return {
+        "Images": f"{kinds.get(source, source)}: {len(train):,} to train on, {len(val):,} kept aside to "
+        f"judge by; {width} by {height} pixels, {tags:.1f} tags each on average",
+        "Classes": f"{len(classes) - 1}, and background: {', '.join(classes[1:])}",
+        "True masks": f"{_masked(train)} training images and {_masked(val)} of those kept aside have one",
+    }
+
+
+def method_facts(params: Mapping[str, Any]) -> dict[str, str]:
+    """The method in words, by what is told."""
+    cam, segmenter = params["train_cam"], params["train_segmenter"]
+    backbones = params["download_backbone"]
+    adaptation = cam["adaptation"]
+    plda_is = (
+        f"on (weights: adversary {adaptation['adversary']:g}, supervision {adaptation['supervision']:g})"
+        if adaptation["enabled"]
+        else "off"
+    )
+    learnt = (
+        "pseudo-masks" if segmenter["supervision"] == "tags" else "true masks: an upper bound, not a result"
+    )
+    crf = ", then a dense CRF" if params["predict_masks"]["crf"]["enabled"] else ""
+    return {
+        "Classifier": f"{cam['baseline']} on {_backbone(backbones['cams'])}, {_epochs(cam)}",
+        "Domain adaptation (PLDA)": plda_is,
+        "Refinement": _refinement(params),
+        "Segmentation network": f"{segmenter['head']} on {_backbone(backbones['segmenter'])}, "
+        f"{_epochs(segmenter)}{crf}; learnt from {learnt}",
+        "Seed": str(params["seed"]),
+    }
+
+
+def gist(params: Mapping[str, Any]) -> list[str]:
+    """The run in a few words each."""
+    cam, backbones = params["train_cam"], params["download_backbone"]
+    return [
+        f"data: {params['source']}",
+        f"classifier: {cam['baseline']} on {backbones['cams']['name']}",
+        f"PLDA {'on' if cam['adaptation']['enabled'] else 'off'}",
+        f"refinement: {_refinement(params)}",
+        f"network: {params['train_segmenter']['head']} on {backbones['segmenter']['name']}",
+        f"seed {params['seed']}",
+    ]
+
+
+def machine_facts(machines: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What each network was trained on, see `plda.training.compute.describe`; told once if it is the same."""
+    told = {
+        name: f"{it['device']}, {it['precision']} precision; {it['system']}, Python {it['python']}, "
+        f"PyTorch {it['torch']}"
+        for name, it in machines.items()
+    }
+    if len(set(told.values())) == 1:
+        return {"Trained on": next(iter(told.values()))}
+    return {f"Trained on ({name})": text for name, text in told.items()}
+
+
+def code_fact() -> str:
+    """The last commit that changed the code which is running, as far as git knows.
+
+    Other commits are left out, so that a rerun after its own results were committed gives the same page.
+    """
+    package = Path(plda.__file__).parent
+    version = f"plda {plda.__version__}, Python {platform.python_version()}"
+    try:
+        commit = _git(package, "log", "-1", "--format=%h of %cs", "--", ".")
+        changed = _git(package, "status", "--porcelain", "--", ".")
+    except (OSError, subprocess.CalledProcessError):
+        commit = changed = ""
+    if not commit:
+        return f"{version}; not under git"
+    return f"{version}, code as of commit {commit}" + (", with changes since" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        nested = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _masked(entries: Sequence[Entry]) -> str:
+    return f"{sum(bool(entry.mask) for entry in entries):,} of {len(entries):,}"
+
+
+def _refinement(params: Mapping[str, Any]) -> str:
+    names = {"pamr": "PAMR", "random_walk": "random walk", "crf": "dense CRF"}
+    return ", then ".join(names[step] for step in params["make_masks"]["refinement"]) or "none"
+
+
+def _backbone(settings: Mapping[str, Any]) -> str:
+    weights = {"random": "random first weights", "imagenet": "ImageNet weights"}
+    start = weights.get(settings["weights"], f"first weights {PurePosixPath(settings['weights']).name}")
+    return f"{settings['name']} ({start})"
+
+
+def _epochs(settings: Mapping[str, Any]) -> str:
+    epochs = settings["stop_after"] or settings["epochs"]
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
