@@ -1,0 +1,147 @@
+"""The page in a real browser: the system's Chromium, driven as people drive it, by mouse and by keyboard."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+from test_report import make_page, write_inputs
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
+TRAIN, VAL = 15, 4
+PHONE = {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    paths = write_inputs(tmp_path_factory.mktemp("page"), scored=True, train=TRAIN, val=VAL)
+    make_page(paths, gallery=2 * TRAIN, worst=4)
+    return paths["page"].rename(paths["page"].with_suffix(".html"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has none for root
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, file: Path) -> Iterator[Page]:
+    """The page, opened from disk; nothing may be said on the console, nothing asked of a network."""
+    said: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    page.goto(file.as_uri())
+    yield page
+    page.close()
+    assert said == []
+
+
+def visible(page: Page, attribute: str) -> list[str]:
+    """The attribute of each image that is shown, in the order in which it is."""
+    rows = page.locator("article:visible").all()
+    return [row.get_attribute(attribute) or "" for row in rows]
+
+
+def training_images(page: Page) -> None:
+    page.get_by_role("button", name="Training images").click()
+
+
+def test_unseen_images_are_shown_first(page: Page) -> None:
+    assert len(visible(page, "class")) == VAL
+    assert page.get_by_role("status").inner_text() == f"{VAL} of {VAL} images shown"
+    assert not page.get_by_role("button", name="more").is_visible()
+
+
+def test_more_images_on_demand(page: Page) -> None:
+    training_images(page)
+    assert len(visible(page, "class")) == 12
+    page.get_by_role("button", name="Show 3 more").click()
+    assert len(visible(page, "class")) == TRAIN
+    focused = page.evaluate("[...document.activeElement.parentNode.children].indexOf(document.activeElement)")
+    assert focused == 12  # reading goes on where the new images begin
+
+
+def test_sorted_by_iou(page: Page) -> None:
+    training_images(page)
+    before = visible(page, "data-score")
+    for label, downwards in (("worst first", False), ("best first", True)):
+        page.get_by_label("Order").select_option(
+            label=f"{label} ({'highest' if downwards else 'lowest'} IoU)"
+        )
+        scores = [float(score) for score in visible(page, "data-score")]
+        assert scores == sorted(scores, reverse=downwards) and len(scores) == 12
+    page.get_by_label("Order").select_option(label="as in the data set")
+    assert visible(page, "data-score") == before
+
+
+def test_filtered_by_class(page: Page) -> None:
+    training_images(page)
+    every = [
+        row.get_attribute("data-classes") or "" for row in page.locator("[data-split=train] article").all()
+    ]
+    page.get_by_label("With the tag").select_option(label="cat")
+    chosen = page.get_by_label("With the tag").input_value()
+    shown = visible(page, "data-classes")
+    assert all(chosen in tags.split() for tags in shown)
+    assert len(shown) == sum(chosen in tags.split() for tags in every) < len(every)
+
+
+def test_slider_by_keyboard_and_by_name(page: Page) -> None:
+    training_images(page)
+    page.get_by_role("button", name="one over another").click()
+    slider = page.get_by_role("slider", name="Which picture lies on top")
+    slider.focus()
+
+    def opacity(layer: int) -> float:
+        picture = page.locator(f"article:visible figure[data-layer='{layer}'] img").first
+        return float(picture.evaluate("picture => getComputedStyle(picture).opacity"))
+
+    assert [opacity(layer) for layer in range(4)] == [1, 0, 0, 0]
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "between image and heat map"
+    assert [opacity(layer) for layer in range(4)] == [1, 0.5, 0, 0]
+    page.keyboard.press("End")
+    assert slider.get_attribute("aria-valuetext") == "truth"
+    assert [opacity(layer) for layer in range(4)] == [1, 1, 1, 1]
+    page.get_by_role("button", name="pseudo-mask", exact=True).click()
+    assert slider.input_value() == "2" and opacity(3) == 0
+    captions = page.locator("article:visible").first.locator("figcaption:visible")
+    assert captions.count() == 1 and captions.inner_text().startswith("pseudo-mask")
+
+
+def test_without_scripts_every_image_is_there(browser: Browser, file: Path) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(file.as_uri())
+    assert page.locator("article:visible").count() == TRAIN + VAL
+    assert not page.locator(".tools").is_visible()
+    page.close()
+
+
+def test_nothing_is_wider_than_a_phone(page: Page) -> None:
+    page.set_viewport_size(PHONE)
+    for view in ("side by side", "one over another"):
+        page.get_by_role("button", name=view).click()
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", ["side by side", "one over another"])
+def test_nothing_keeps_people_out(page: Page, scheme: str, view: str) -> None:
+    """axe-core, the checker behind most browsers' own, finds nothing serious."""
+    page.emulate_media(color_scheme=scheme)
+    page.get_by_role("button", name=view).click()
+    for summary in page.locator("summary").all():
+        summary.click()
+    found = Axe().run(page).response["violations"]
+    assert [(rule["id"], rule["impact"], rule["nodes"][0]["html"]) for rule in found] == []
