@@ -20,7 +20,7 @@ from plda.params import read_params
 from workflow import ablations as ablations_module
 from workflow import compare as compare_module
 from workflow.ablations import Ablations, read_ablations, read_params_of_runs
-from workflow.compare import compare, mean_and_interval, mean_and_sd, read_metrics, summarise
+from workflow.compare import compare, mean_and_interval, mean_and_sd, page_of, read_metrics, summarise
 from workflow.experiments import Git, keep, run_files
 from workflow.experiments import main as keep_all
 from workflow.runs import read_runs
@@ -303,6 +303,32 @@ def test_one_pair_has_no_interval(comparison: Ablations) -> None:
     assert "| b | 8.5 ± 0.7 | -1.0 0/1 |" in summary
 
 
+def test_the_page_shows_every_run(tmp_path: Path) -> None:
+    """Charts of a metric that no run has, of a run that has none, of one pair: nothing breaks."""
+    runs: dict[str, Any] = {
+        "a": {},
+        "b": {"train_cam.epochs": 3},
+        "full": {"train_segmenter.supervision": "masks"},
+    }
+    metrics = ["seeds.miou", "predictions.miou", "no.such"]
+    repeats = {name: {"seed": i} for i, name in enumerate("rst")}
+    ablations = read_ablations(
+        write_ablations(tmp_path, metrics=metrics, repeats=repeats, runs=runs, full="full")
+    )
+    scores: dict[str, dict[str, float]] = {name: {} for name in ablations.full_names()}
+    for i, repeat in enumerate(repeats):
+        scores[f"a-{repeat}"] = {"seeds.miou": 40.0 + i, "predictions.miou": 50.0 + i}
+        scores[f"b-{repeat}"] = {"seeds.miou": 45.0 + 1.1 * i}
+    scores["full-r"] = {"seeds.miou": 40.0, "predictions.miou": 70.0}
+    page = page_of(compare(scores, ablations), scores, ablations)
+    assert "Highest is b: +5.1 against a (95 % interval +4.9 to +5.3); the interval lies above 0." in page
+    assert "Nothing to compare with a." in page  # predictions: full is no rival
+    assert page.count('role="img"') == 1 + 2 + 2 + 1  # the steps; levels and differences
+    assert "segmentation from true masks: 70.0" in page
+    assert "<code>train_cam.epochs: 3</code>" in page
+    assert page == page_of(compare(scores, ablations), scores, ablations)
+
+
 def test_metrics_have_one_place(tmp_path: Path) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     first.write_text(json.dumps({"seeds": {"miou": 1.5, "by": "otsu"}, "n": 2}))
@@ -323,7 +349,7 @@ def test_incomplete_runs_are_refused(
     runs_of(tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert compare_module.main(["--table", "t.csv", "--summary", "t.md"]) == 2
+    assert compare_module.main(["--table", "t.csv", "--summary", "t.md", "--page", "t.html"]) == 2
     assert "metrics.json: cannot be read" in capsys.readouterr().err
     assert keep_all() == 2
     assert "run `snakemake --cores all ablations` first" in capsys.readouterr().err
@@ -432,6 +458,8 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     summary = (tmp_path / "results/ablations.md").read_text()
     assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" in summary
     assert summary in printed
+    page = (tmp_path / "results/ablations.html").read_text()
+    assert page.count('role="img"') >= 2 and f"{np.mean(values):.1f}" in page
 
     # DVC knows each run by its name
     tree.commit()

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from conftest import ROOT
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_report import make_page, write_inputs
+
+from workflow.ablations import full_name, read_ablations
+from workflow.compare import compare, page_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
@@ -44,6 +48,19 @@ def page(browser: Browser, file: Path) -> Iterator[Page]:
     yield page
     page.close()
     assert said == []
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("comparison")
+    ablations = read_ablations(ROOT / "ablations.yaml")
+    scores = {
+        full_name(run, repeat): dict.fromkeys(ablations.metrics, 10.0 * i + j * (j + i))
+        for i, run in enumerate(ablations.runs)
+        for j, repeat in enumerate(ablations.repeats)
+    }
+    (folder / "ablations.html").write_text(page_of(compare(scores, ablations), scores, ablations))
+    return folder / "ablations.html"
 
 
 def visible(page: Page, attribute: str) -> list[str]:
@@ -143,5 +160,19 @@ def test_nothing_keeps_people_out(page: Page, scheme: str, view: str) -> None:
     page.get_by_role("button", name=view).click()
     for summary in page.locator("summary").all():
         summary.click()
+    assert findings(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_people_out_of_the_comparison(page: Page, comparison: Path, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size(PHONE)
+    page.goto(comparison.as_uri())
+    assert findings(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+def findings(page: Page) -> list[tuple[str, str, str]]:
+    """What axe-core holds against the page: rule, weight, the first element."""
     found = Axe().run(page).response["violations"]
-    assert [(rule["id"], rule["impact"], rule["nodes"][0]["html"]) for rule in found] == []
+    return [(rule["id"], rule["impact"], rule["nodes"][0]["html"]) for rule in found]

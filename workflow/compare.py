@@ -1,10 +1,10 @@
-"""The table of an ablation: each run's metrics over the repeats, and its differences to the baseline.
+"""The table and the page of an ablation: the metrics of every run, and its differences to a baseline.
 
 Two runs with the same repeat share what the repeat draws (seed, data), so their difference varies less than
 either does: differences are taken in pairs, and their mean has a 95 % t-interval. So are the shares of what
 the segmentation network reaches when it learns from true masks, where a run does.
 
-    python -m workflow.compare --table results/ablations.csv --summary results/ablations.md
+    python -m workflow.compare --table ablations.csv --summary ablations.md --page ablations.html
 """
 
 import argparse
@@ -22,6 +22,7 @@ from scipy import stats
 from plda.errors import InputError
 from plda.files import write_text
 from workflow.ablations import ABLATIONS, Ablations, full_name, read_ablations
+from workflow.comparison import render
 from workflow.runs import compared, read_runs
 from workflow.stages import DECLARATION, PARAMS
 
@@ -115,31 +116,53 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def summarise(table: pd.DataFrame, ablations: Ablations) -> str:
-    """The table in Markdown, one row per run, and a line that says what it compares."""
+def cells(table: pd.DataFrame, ablations: Ablations) -> tuple[list[str], list[list[str]]]:
+    """The table for people: titles of the columns, and a row per run."""
     columns = {m: {m: _level, f"against {ablations.baseline}": _difference} for m in ablations.metrics}
     for metric in _shared(ablations):
         columns[metric][f"of {ablations.full}"] = _share
     head = ["run", *(title for titles in columns.values() for title in titles)]
-    lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
-    for run, rows in table.groupby("run", sort=False):
-        cells = [cell(row) for row in rows.to_dict("records") for cell in columns[row["metric"]].values()]
-        lines.append(_row([str(run), *cells]))
+    body = [
+        [str(run)]
+        + [cell(row) for row in rows.to_dict("records") for cell in columns[row["metric"]].values()]
+        for run, rows in table.groupby("run", sort=False)
+    ]
+    return head, body
+
+
+def summarise(table: pd.DataFrame, ablations: Ablations) -> str:
+    """The table in Markdown, one row per run, and a line that says what it compares."""
+    head, body = cells(table, ablations)
+    lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)]), *map(_row, body)]
+    return "\n".join([*lines, "", *notes(table, ablations)]) + "\n"
+
+
+def notes(table: pd.DataFrame, ablations: Ablations) -> list[str]:
+    """What the table compares, in sentences."""
     repeats = f"{len(ablations.repeats)} repeats" if len(ablations.repeats) > 1 else "1 repeat"
-    notes = [
+    lines = [
         f"Runs up to {ablations.until}, {repeats} ({', '.join(ablations.repeats)}): mean ± sample standard "
         f"deviation. Differences to {ablations.baseline} are taken repeat by repeat: mean [95 % t-interval] "
         "positive/pairs; fewer than 2 pairs have no interval."
     ]
     if _shared(ablations):
-        notes.append(
+        lines.append(
             f"Of {ablations.full}, which learns from true masks: in percent, repeat by repeat, mean [95 % "
             "t-interval]."
         )
     nowhere = [m for m in ablations.metrics if not table.loc[table["metric"] == m, "n"].any()]
     if nowhere:
-        notes.append(f"In no run's metrics: {', '.join(nowhere)}.")
-    return "\n".join([*lines, "", *notes]) + "\n"
+        lines.append(f"In no run's metrics: {', '.join(nowhere)}.")
+    return lines
+
+
+def page_of(table: pd.DataFrame, scores: Scores, ablations: Ablations) -> str:
+    """The page: `table`, which `compare` made of `scores`, in charts and numbers."""
+    values = {
+        metric: {run: _by_repeat(scores, ablations, run, metric) for run in ablations.runs}
+        for metric in ablations.metrics
+    }
+    return render(table, values, ablations, cells(table, ablations), notes(table, ablations))
 
 
 def _shared(ablations: Ablations) -> list[str]:
@@ -191,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--table", type=Path, required=True, metavar="CSV", help="written, for programs")
     parser.add_argument("--summary", type=Path, required=True, metavar="MD", help="written, for people")
+    parser.add_argument("--page", type=Path, required=True, metavar="HTML", help="written, to look at")
     options = parser.parse_args(arguments)
     try:
         ablations = read_ablations(ABLATIONS)
@@ -203,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(options.table, table.round(4).to_csv(index=False))
         summary = summarise(table, ablations)
         write_text(options.summary, summary)
+        write_text(options.page, page_of(table, scores, ablations))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

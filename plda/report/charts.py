@@ -6,7 +6,7 @@ The same inputs give the same bytes. Numbers are in percent where the tables hol
 import html
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -32,6 +32,12 @@ LINES: Sequence[dict[str, Any]] = (
     {"color": "#8a8a8f", "ls": "-"},
 )
 """Of several curves: told apart by their dashes alone, should the colours not do."""
+STEP_LOOKS: Sequence[dict[str, Any]] = (
+    {"marker": "o", "mfc": "none", "mec": INK},
+    {"marker": "s", "mfc": "#8a8a8f", "mec": INK},
+    {"marker": "D", "mfc": ACCENT, "mec": ACCENT},
+)
+"""Of seeds, pseudo-masks and predictions where they stand in one row: told apart by their shapes."""
 TITLES = {"seeds": "CAM seeds", "pseudo_masks": "pseudo-masks", "predictions": "segmentation"}
 
 WIDTH = 4.2  # inches; narrow, so that the text stays readable on a phone
@@ -88,9 +94,10 @@ def funnel(steps: Sequence[tuple[str, float, bool]], trivial: float | None) -> s
         for row, (title, miou, is_network) in enumerate(steps):
             colour = ACCENT if is_network else STYLES["pseudo_masks"]["color"]
             axes.barh(row, miou, 0.72, color=colour)
-            gain = "" if before is None else f"  {miou - before:+.1f}"
+            # the network is scored on other images, so what it adds cannot be told
+            gain = "" if before is None or is_network else f"{miou - before:+.1f}"
             axes.text(miou + 1, row, f"{miou:.1f}", va="center", weight="bold")
-            axes.text(miou + 12, row, gain, va="center", alpha=0.75)
+            axes.text(miou + 13, row, gain, va="center", alpha=0.75)
             told.append(f"{title} {miou:.1f}".replace("\n", " "))
             before = miou
         if trivial is not None:
@@ -210,6 +217,112 @@ def domain_curves(history: pd.DataFrame) -> str:
         _epochs(axes, history["epoch"].max())
         _legend(figure, columns=2)
         return _svg(figure, "domains", f"Curves: source and target pixels by epoch; {', '.join(ends)}")
+
+
+def run_levels(name: str, values: Mapping[str, Sequence[float]]) -> str:
+    """A metric of several runs: a dot for each repeat, a bar at their mean.
+
+    Args:
+        name: of the chart, a word.
+        values: of each run, by its name; those of a run may be none.
+    """
+    told = []
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(_height(values))
+        for row, (run, found) in enumerate(values.items()):
+            axes.plot(found, [row] * len(found), "o", color=STYLES["seeds"]["color"], ms=6, alpha=0.75)
+            if found:
+                mean = sum(found) / len(found)
+                axes.plot([mean], [row], "|", color=ACCENT, ms=16, mew=3)
+                _beside(axes, row, f"{mean:.1f}")
+                told.append(f"{run} {mean:.1f}")
+        _rows(axes, list(values))
+        axes.margins(x=0.08)
+        axes.set(xlabel="each repeat, and the mean")
+        return _svg(figure, name, f"Dots: each run's repeats; means: {', '.join(told)}")
+
+
+def run_differences(
+    name: str,
+    baseline: str,
+    values: Mapping[str, Sequence[float]],
+    means: Mapping[str, tuple[float, float, float]],
+) -> str:
+    """Differences of several runs to a baseline: a dot for each pair, their mean and its interval.
+
+    Args:
+        name: of the chart, a word.
+        baseline: the name of the run that the others are compared with.
+        values: of each other run, by its name; there may be none.
+        means: of each of these runs, mean, low and high; nan where unknown.
+    """
+    told = []
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(_height(values))
+        axes.axvline(0, color=INK, lw=1)
+        for row, (run, found) in enumerate(values.items()):
+            mean, low, high = means[run]
+            if not found:
+                continue
+            known = low == low
+            sure = known and (low > 0 or high < 0)
+            if known:
+                axes.plot([low, high], [row, row], color=ACCENT, lw=2.5, solid_capstyle="butt", zorder=2)
+            axes.plot(found, [row + 0.24] * len(found), "o", color=STYLES["seeds"]["color"], ms=4, alpha=0.8)
+            fill = ACCENT if sure else "none"
+            axes.plot([mean], [row], "D", mfc=fill, mec=ACCENT, mew=1.5, ms=7, zorder=3)
+            _beside(axes, row, f"{mean:+.1f}")
+            told.append(f"{run} {mean:+.1f}" + (f" from {low:+.1f} to {high:+.1f}" if known else ""))
+        _rows(axes, list(values))
+        axes.margins(x=0.08)
+        axes.set(xlabel=f"difference to {baseline}: pairs, mean, 95 % interval")
+        return _svg(figure, name, f"Dots and intervals: differences to {baseline}: {', '.join(told)}")
+
+
+def run_steps(steps: Mapping[str, Mapping[str, float]], full: float | None) -> str:
+    """From seeds to predictions, for several runs.
+
+    Args:
+        steps: mIoU of each run by the step's title, then by the run's name, which may be missing.
+        full: that of the predictions of a network which learnt from true masks.
+    """
+    runs = list(dict.fromkeys(run for found in steps.values() for run in found))
+    told = []
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(_height(runs) + 0.3)
+        for row, run in enumerate(runs):
+            own = {title: found[run] for title, found in steps.items() if run in found}
+            axes.plot(list(own.values()), [row] * len(own), color=STYLES["seeds"]["color"], lw=2, zorder=1)
+            told.append(f"{run}: {', '.join(f'{title} {value:.1f}' for title, value in own.items())}")
+        for (title, found), look in zip(steps.items(), STEP_LOOKS, strict=False):
+            rows = [runs.index(run) for run in found]
+            axes.plot(list(found.values()), rows, ls="", ms=7, label=title, **look)
+        if full is not None:
+            axes.axvline(full, color=ACCENT, ls=(0, (4, 3)), label="segmentation from true masks")
+            told.append(f"segmentation from true masks: {full:.1f}")
+        _rows(axes, runs)
+        axes.margins(x=0.08)
+        axes.set(xlabel="mIoU in percent, mean over the repeats")
+        _legend(figure, columns=2)
+        return _svg(figure, "run-steps", f"Dots: mIoU of each step; {'; '.join(told)}")
+
+
+def _height(rows: Iterable[str]) -> float:
+    return 0.75 + 0.36 * len(list(rows))
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """The vertical axis has a row for each name, the first on top."""
+    axes.set_yticks(range(len(names)), [_short(name, 24) for name in names], parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid()
+    axes.set_axisbelow(True)
+
+
+def _beside(axes: Axes, row: int, text: str) -> None:
+    """A number at the right edge of a row."""
+    axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", weight="bold")
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:

@@ -42,7 +42,7 @@ def differences(presets: Iterable[Path], params: Mapping[str, Any]) -> Differenc
         values = read_params(preset).model_dump(exclude=SECTIONS_OF_PLACE)
         theirs = _flat(values)
         rows = [
-            (name, _written(theirs.get(name)), _written(own.get(name)))
+            (name, written(theirs.get(name)), written(own.get(name)))
             for name in own | theirs
             if own.get(name) != theirs.get(name)
         ]
@@ -149,9 +149,10 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A plain value as one would write it in YAML."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(written, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 from plda.adaptation.reversal import reversal_strength
 from plda.data.images import PALETTE, VOID
@@ -100,10 +100,10 @@ def render(
     return html
 
 
-def template(name: str) -> Template:
-    """A template that stands beside this module; whatever it is given is escaped."""
+def template(name: str, package: str = "plda.report") -> Template:
+    """A template that stands among the modules of a package; whatever it is given is escaped."""
     environment = Environment(
-        loader=PackageLoader("plda.report", ""),
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("plda.report", "")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

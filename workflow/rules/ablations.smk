@@ -15,10 +15,17 @@ localrules:
 rule compare_runs:
     input:
         "workflow/compare.py",
+        "workflow/comparison.py",
+        "workflow/comparison.html.j2",
+        "plda/report/charts.py",
+        "plda/report/facts.py",
+        "plda/report/page.py",
+        "plda/report/style.css.j2",
         [path for stage in compared_stages for path in stage.metrics],
     output:
         table="results/ablations.csv",
         summary="results/ablations.md",
+        page="results/ablations.html",
     log:
         "logs/compare_runs.log",
     conda:
@@ -26,4 +33,5 @@ rule compare_runs:
     params:
         ablations=ablations.model_dump(),
     shell:
-        "python -m workflow.compare --table {output.table} --summary {output.summary} 2>&1 | tee {log}"
+        "python -m workflow.compare --table {output.table} --summary {output.summary}"
+        " --page {output.page} 2>&1 | tee {log}"

@@ -1,0 +1,127 @@
+"""The page of an ablation: every run's repeats as dots, its differences to the baseline with intervals."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from plda.report import charts
+from plda.report.facts import written
+from plda.report.page import STEPS, template
+from workflow.ablations import Ablations
+
+SETS = {**charts.TITLES, **STEPS}
+MEASURES = {
+    "miou": "mIoU",
+    "miou_outlines": "mIoU at outlines",
+    "miou_decided": "mIoU on decided pixels",
+    "precision": "precision",
+    "recall": "recall",
+    "recall_telling": "recall on telling parts",
+    "recall_body": "recall on bodies",
+    "undecided": "undecided pixels",
+}
+FUNNEL = ("seeds.miou", "pseudo_masks.miou", "predictions.miou")
+
+
+class Metric(NamedTuple):
+    """One metric on the page: its name, its title in words, a sentence, and its charts (SVG)."""
+
+    name: str
+    title: str
+    sentence: str
+    levels: str
+    differences: str | None
+
+
+def render(
+    table: pd.DataFrame,
+    values: Mapping[str, Mapping[str, Mapping[str, float]]],
+    ablations: Ablations,
+    cells: tuple[Sequence[str], Sequence[Sequence[str]]],
+    notes: Sequence[str],
+) -> str:
+    """The page as HTML, which needs nothing else.
+
+    Args:
+        table: what `workflow.compare.compare` gives.
+        values: each metric's values by run and by repeat.
+        ablations: what is compared.
+        cells: the table for people: titles, and a row per run.
+        notes: sentences that say how to read it.
+    """
+    rows = table.set_index(["metric", "run"])
+    steps = {
+        metric_title(name): {
+            run: float(rows["mean"][name, run]) for run in ablations.runs if values[name][run]
+        }
+        for name in FUNNEL
+        if name in ablations.metrics
+    }
+    full = None
+    if ablations.full is not None and values.get(FUNNEL[-1], {}).get(ablations.full):
+        full = float(rows["mean"][FUNNEL[-1], ablations.full])
+    html: str = template("comparison.html.j2", "workflow").render(
+        ablations=ablations,
+        steps=charts.run_steps(steps, full) if sum(map(bool, steps.values())) > 1 else None,
+        metrics=[
+            _metric(name, table[table["metric"] == name].set_index("run"), values[name], ablations)
+            for name in ablations.metrics
+        ],
+        head=cells[0],
+        body=cells[1],
+        written=written,
+        notes=notes,
+    )
+    return html
+
+
+def metric_title(name: str) -> str:
+    """A metric's name in words, as far as they are known: seeds.miou is the mIoU of the CAM seeds."""
+    masks, _, measure = name.partition(".")
+    if masks in SETS and measure in MEASURES:
+        return f"{MEASURES[measure]}, {SETS[masks]}"
+    return name
+
+
+def _metric(
+    name: str, rows: pd.DataFrame, values: Mapping[str, Mapping[str, float]], ablations: Ablations
+) -> Metric:
+    chart = re.sub(r"\W", "-", name)
+    base = values[ablations.baseline]
+    pairs = {
+        run: [value - base[repeat] for repeat, value in own.items() if repeat in base]
+        for run, own in values.items()
+        if run != ablations.baseline
+    }
+    means = {
+        str(run): (float(row["difference"]), float(row["low"]), float(row["high"]))
+        for run, row in rows.iterrows()
+    }
+    return Metric(
+        name,
+        metric_title(name),
+        _sentence(
+            {run: means[run] for run, found in pairs.items() if found and run != ablations.full},
+            ablations.baseline,
+        ),
+        charts.run_levels(f"levels-{chart}", {run: list(own.values()) for run, own in values.items()}),
+        charts.run_differences(f"differences-{chart}", ablations.baseline, pairs, means)
+        if any(pairs.values())
+        else None,
+    )
+
+
+def _sentence(means: Mapping[str, tuple[float, float, float]], baseline: str) -> str:
+    """What can be said of the run that is furthest above the baseline."""
+    if not means:
+        return f"Nothing to compare with {baseline}."
+    run = max(means, key=lambda name: means[name][0])
+    mean, low, high = means[run]
+    if low != low:
+        return f"Highest is {run}, {mean:+.1f} against {baseline}: one pair, so chance cannot be told apart."
+    told = f"{mean:+.1f} against {baseline} (95 % interval {low:+.1f} to {high:+.1f})"
+    if low > 0:
+        return f"Highest is {run}: {told}; the interval lies above 0."
+    return f"No run is surely above {baseline}; highest is {run}: {told}."
