@@ -160,6 +160,7 @@ def test_training_notes_the_size_of_its_images(drawn: Path, tmp_path: Path) -> N
             checkpoints=tmp_path / "checkpoints",
             segmenter=tmp_path / "network.pt",
             segmenter_history=tmp_path / "history.csv",
+            segmenter_machine=tmp_path / "machine.json",
         )
         == 0
     )
