@@ -96,6 +96,7 @@ def test_an_ablation_of_the_segmenter_trains_no_cams(tmp_path: Path) -> None:
     assert "results/main/make_masks/masks" in stage.inputs
     assert stage.outputs == (
         "results/b-r/train_segmenter/network.pt",
+        "results/b-r/train_segmenter/machine.json",
         "results/b-r/train_segmenter/history.csv",
     )
     metrics = runs["b-r"]["evaluate"].metrics

@@ -77,9 +77,9 @@ class Page(HTMLParser):
 
 def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) -> dict[str, Path]:
     """The inputs of the stage: a few drawn scenes, half-right masks of them, scores of these."""
-    names = ("index", "images", "classes", "cam_history", "cam_machine", "cams", "pseudo_masks",
-             "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history", "segmenter_machine",
-             "predictions", "metrics", "class_scores", "page")  # fmt: skip
+    names = ("index", "images", "classes", "cam_history", "cam_machine", "cams", "boundary_history",
+             "pseudo_masks", "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history",
+             "segmenter_machine", "predictions", "metrics", "class_scores", "page")  # fmt: skip
     paths = {name: folder / name for name in names} | {"presets": ROOT / "workflow" / "presets"}
     machine = {"device": "abacus", "precision": "32", "system": "Linux", "python": "3", "torch": "2"}
     write_json(paths["cam_machine"], machine)
@@ -128,6 +128,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     domains = {"train_source": [9.0, 8.0], "train_target": [3.0, 4.0]}
     precision = {f"{name}_precision": [60.0, 71.0] for name in domains} if scored else {}
     write_text(paths["cam_history"], history.assign(**domains, **precision).to_csv(index=False))
+    write_text(paths["boundary_history"], "epoch,step,lr,loss\n")
     write_text(paths["segmenter_history"], history.to_csv(index=False))
     return paths
 
@@ -180,6 +181,16 @@ def test_says_what_the_segmentation_network_learnt_from(inputs: dict[str, Path],
     )
     assert not any(claim in full.text for claim in claims)
     assert "learnt from the true masks of the training images" in full.text
+
+
+def test_the_boundary_network_is_among_the_trainings(
+    inputs: dict[str, Path], page: Page, tmp_path: Path
+) -> None:
+    assert "boundary network" not in str(page.all("svg"))
+    history = {"boundary_history": inputs["segmenter_history"]}
+    assert "boundary network from 0.7 to 0.5" in str(
+        make_page(inputs | history | {"page": tmp_path / "p"}).all("svg")
+    )
 
 
 def test_needs_nothing_from_elsewhere(page: Page) -> None:

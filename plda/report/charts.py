@@ -23,6 +23,12 @@ STYLES: Mapping[str, dict[str, Any]] = {
     "predictions": {"color": ACCENT},
 }
 """Greys and one blue: told apart by lightness alone, and not to be mistaken for a class's colour."""
+TRAININGS: Mapping[str, dict[str, Any]] = {
+    "CAM network": {"lw": 4.0, **STYLES["seeds"]},
+    "boundary network": {"lw": 2.5, "color": "#c2701c", "ls": "--"},
+    "segmentation network": {"lw": 1.5, **STYLES["predictions"]},
+}
+"""Curves may be the same: a thin one on top of a thick one shows both."""
 LINES: Sequence[dict[str, Any]] = (
     {"color": ACCENT, "ls": "-"},
     {"color": "#8a8a8f", "ls": "--"},
@@ -139,23 +145,25 @@ def seed_curve(curve: pd.DataFrame, used: Mapping[str, float], best: Mapping[str
         return _svg(figure, "seeds", f"Curve: mIoU of the CAM seeds by background score; {text}")
 
 
-def epoch_curves(column: str, title: str, cam: pd.DataFrame, segmenter: pd.DataFrame) -> str:
-    """A column of both trainings' histories over their column epoch; `title` says what it is."""
+def epoch_curves(column: str, title: str, histories: Mapping[str, pd.DataFrame]) -> str:
+    """A column of several trainings' histories over their column epoch.
+
+    Args:
+        column: its name.
+        title: what it is.
+        histories: by the networks' names, those of `TRAININGS`.
+    """
     ends = []
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(2.6)
-        # two curves may be the same: the thin one on top of the thick one shows both
-        for name, table, width, style in (
-            ("CAM network", cam, 4.0, STYLES["seeds"]),
-            ("segmentation network", segmenter, 1.5, STYLES["predictions"]),
-        ):
+        for name, table in histories.items():
             marker = "o" if len(table) < 20 else ""
-            axes.plot(table["epoch"], table[column], lw=width, marker=marker, ms=4, label=name, **style)
+            axes.plot(table["epoch"], table[column], marker=marker, ms=4, label=name, **TRAININGS[name])
             ends.append(f"{name} from {table[column].iloc[0]:.3g} to {table[column].iloc[-1]:.3g}")
         axes.set(ylabel=title)
         axes.set_ylim(bottom=0)
-        _epochs(axes, max(cam["epoch"].max(), segmenter["epoch"].max()))
-        _legend(figure)
+        _epochs(axes, max(table["epoch"].max() for table in histories.values()))
+        _legend(figure, columns=2)
         return _svg(figure, column, f"Curves: {title} by epoch; {', '.join(ends)}")
 
 

@@ -127,7 +127,7 @@ def code_fact() -> str:
     package = Path(plda.__file__).parent
     version = f"plda {plda.__version__}, Python {platform.python_version()}"
     try:
-        commit = _git(package, "log", "-1", "--format=%h of %cs", "--", ".")
+        commit = _git(package, "log", "-1", "--abbrev=10", "--format=%h of %cs", "--", ".")
         changed = _git(package, "status", "--porcelain", "--", ".")
     except (OSError, subprocess.CalledProcessError):
         commit = changed = ""

@@ -40,6 +40,7 @@ def render(
     confusion: Confusion,
     curve: pd.DataFrame,
     cam_history: pd.DataFrame,
+    boundary_history: pd.DataFrame,
     segmenter_history: pd.DataFrame,
     rows: Sequence[Row],
 ) -> str:
@@ -58,12 +59,13 @@ def render(
         curve: columns background_score, miou of the seeds; no rows where these were not scored.
         cam_history: columns epoch, step, loss, lr of the CAM network's training; those of `domain_curves` if
             the network was looked at.
+        boundary_history: the same of the boundary network's, no rows where there is none.
         segmenter_history: the same of the segmentation network's.
         rows: of the gallery.
     """
     supervision = params["train_segmenter"]["supervision"]
     steps = _steps(metrics, params["make_masks"]["refinement"], supervision)
-    drawn = _training_charts(cam_history, segmenter_history, params["train_cam"])
+    drawn = _training_charts(cam_history, boundary_history, segmenter_history, params["train_cam"])
     if steps:
         trivial = background_alone(confusion) if confusion.pixels else None
         drawn["funnel"] = charts.funnel(steps, trivial)
@@ -167,11 +169,13 @@ def _ranked(ious: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def _training_charts(
-    cam: pd.DataFrame, segmenter: pd.DataFrame, settings: Mapping[str, Any]
+    cam: pd.DataFrame, boundary: pd.DataFrame, segmenter: pd.DataFrame, settings: Mapping[str, Any]
 ) -> dict[str, str]:
+    every = dict(zip(charts.TRAININGS, (cam, boundary, segmenter), strict=True))
+    trained = {name: history for name, history in every.items() if len(history)}
     drawn = {
-        "loss": charts.epoch_curves("loss", "loss", cam, segmenter),
-        "rate": charts.epoch_curves("lr", "learning rate", cam, segmenter),
+        "loss": charts.epoch_curves("loss", "loss", trained),
+        "rate": charts.epoch_curves("lr", "learning rate", trained),
     }
     told = ("epoch", "step", "lr", "loss")
     parts = [c for c in map(str, cam) if c not in told and not c.startswith(("train_", "val_"))]

@@ -41,6 +41,7 @@ def report(
     cam_history: Path,
     cam_machine: Path,
     cams: Path,
+    boundary_history: Path,
     pseudo_masks: Path,
     segmenter_history: Path,
     segmenter_machine: Path,
@@ -75,6 +76,7 @@ def report(
         cam_history: losses and learning rate of the CAM network by epoch.
         cam_machine: what it was trained on.
         cams: the maps of the training images.
+        boundary_history: losses and learning rate of the boundary network, if there is one.
         pseudo_masks: the masks made of them.
         segmenter_history: losses and learning rate of the segmentation network by epoch.
         segmenter_machine: what it was trained on.
@@ -139,6 +141,7 @@ def report(
         confusion=confusion,
         curve=pd.read_csv(seed_curve),
         cam_history=pd.read_csv(cam_history),
+        boundary_history=pd.read_csv(boundary_history),
         segmenter_history=pd.read_csv(segmenter_history),
         rows=make_rows(
             choose(entries, report.gallery),
