@@ -246,6 +246,18 @@ def test_choice_is_even() -> None:
     assert [e.image for e in choose(entries, 9)] == ["0", "2", "4", "6", "8", "0", "2", "5", "7"]
 
 
+def test_a_small_thing_is_not_nothing(inputs: dict[str, Path], tmp_path: Path) -> None:
+    (first,) = read_index(inputs["index"], "val")[:1]
+    masks = tmp_path / "masks"
+    shutil.copytree(inputs["predictions"], masks)
+    ids = np.zeros((SIZE, SIZE), np.uint8)
+    for pixels, words in ((0, "prediction: nothing"), (5, "<1 %"), (100, "4 %")):
+        ids.flat[:pixels] = 1
+        write_mask(masks, first, ids)
+        text = make_page({**inputs, "predictions": masks, "page": tmp_path / "page.html"}, 2).text
+        assert words in text and ("prediction: nothing" in text) == (not pixels)
+
+
 def test_masks_are_in_the_palette(inputs: dict[str, Path], page: Page) -> None:
     """The truth of the first row, decoded again, is the mask in the archive; unseen images come first."""
     truth = next(p for p in page.all("img") if (p["alt"] or "").startswith("truth"))

@@ -20,7 +20,7 @@ from plda.masks.folder import load_mask, mask_path
 SIDE = 320  # pixels, at most; the page stays small
 HEAT = matplotlib.colormaps["inferno"]
 SPLITS = ("train", "val")
-UNNAMED = 0.5  # percent; the caption of a mask leaves out what covers less of it
+UNNAMED = 0.5  # percent; beside larger things the caption of a mask leaves out what covers less of it
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def _mask(ids: np.ndarray, size: tuple[int, int], title: str, classes: Sequence[
     shares = [(int(i), float(100 * counts[i] / ids.size)) for i in counts.argsort()[::-1] if counts[i]]
     alt = ", ".join(f"{share:.0f} % {names.get(i, i)}" for i, share in shares)
     small = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
-    named = tuple((i, share) for i, share in shares if i and share >= UNNAMED)
+    objects = [(i, share) for i, share in shares if i]
+    named = tuple(it for it in objects if it[1] >= UNNAMED) or tuple(objects)  # a small thing is not nothing
     return _picture(title, alt, encode_mask(np.asarray(small)), "png", size, named)
 
 
