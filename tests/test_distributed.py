@@ -1,5 +1,13 @@
 """Several processes do what one does; a signal or a lost process costs them nothing."""
 
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Refusal, run_stage, small_params, write_params
-from test_training import trainer
+from conftest import ROOT, Refusal, run_stage, small_params, write_params
+from test_training import DATA, trainer
 from torch import nn
 
 from plda.adaptation.learner import PldaLearner, Switches
@@ -20,13 +28,15 @@ from plda.data.datasets import MaskedCrops, TaggedCrops
 from plda.data.images import VOID
 from plda.data.index import Entry, read_index
 from plda.data.loading import load_true_mask
+from plda.errors import AGAIN, Unfinished
 from plda.masks.boundary import BoundaryLearner
 from plda.models.baselines import TagLearner
-from plda.models.saved import Architecture, load
+from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import MaskLearner
 from plda.params import Params, check
 from plda.training.checkpoints import Checkpoint
 from plda.training.loop import _run
+from plda.training.spread import spread
 from plda.training.team import team
 
 STEPS = 20
@@ -128,3 +138,184 @@ def test_batch_norm_is_trained_together_or_not_at_all(drawn: Path, tmp_path: Pat
     assert (
         "compute.devices: 2 processes train batch norm on GPUs only; here set batch_norm: frozen" in message
     )
+
+
+class Run:
+    """A training as Snakemake starts it: in bash, which waits for it, its words through tee into a log."""
+
+    def __init__(self, drawn: Path, folder: Path, devices: int) -> None:
+        folder.mkdir(exist_ok=True)
+        self.network, self._log = folder / "network.pt", folder / "log"
+        self._log.unlink(missing_ok=True)
+        params, paths = trainer("train_cam", drawn, folder)
+        write_params(
+            params,
+            compute__devices=devices,
+            compute__workers=1,
+            train_cam__batch_norm="frozen",
+            train_cam__epochs=15,
+            train_cam__crop=32,
+            train_cam__inspected=0,
+        )
+        flags = [text for flag, path in paths.items() for text in ("--" + flag.replace("_", "-"), str(path))]
+        command = [sys.executable, "-m", "plda", "train_cam", "--params", str(params), *flags]
+        self.bash = subprocess.Popen(
+            ["bash", "-c", f"set -euo pipefail; {shlex.join(command)} 2>&1 | tee {self._log}"],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def training(self) -> "Run":
+        """Itself, once an epoch has passed."""
+        deadline = time.monotonic() + 300
+        while not self._log.exists() or "epoch " not in self._log.read_text():
+            assert time.monotonic() < deadline and self.bash.poll() is None, self._log.read_text()
+            time.sleep(0.02)
+        return self
+
+    @property
+    def first(self) -> int:
+        """The process that was started, and that starts the others."""
+        (pid,) = children(self.bash.pid, "train_cam")
+        return pid
+
+    @property
+    def second(self) -> int:
+        """The other process that trains."""
+        (pid,) = children(self.first, "--multiprocessing-fork")
+        return pid
+
+    def end(self) -> tuple[int, str]:
+        """Status and words, once nothing of it runs any more."""
+        status = self.bash.wait(timeout=300)
+        deadline = time.monotonic() + 60
+        while members(self.bash.pid):
+            assert time.monotonic() < deadline, "something still runs"
+            time.sleep(0.1)
+        return status, self._log.read_text()
+
+
+def children(pid: int, word: str) -> list[int]:
+    """Those of a process's children whose command line has a word."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in pids if word in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def members(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            state, _, _, of, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(of) == session and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_signal_is_a_polite_end(drawn: Path, tmp_path: Path) -> None:
+    assert Run(drawn, tmp_path / "whole", 1).end()[0] == 0
+    run = Run(drawn, tmp_path / "broken", 1).training()
+    os.kill(run.first, signal.SIGTERM)
+    status, words = run.end()
+    assert status == AGAIN
+    assert re.search(r"plda train_cam: stopped by a signal after step \d+ of 45, which is kept", words)
+    assert "Traceback" not in words
+    run = Run(drawn, tmp_path / "broken", 1).training()
+    os.killpg(run.bash.pid, signal.SIGUSR1)  # as Slurm does: bash, tee and who loads the data get it, too
+    run.end()
+    assert not run.network.exists()
+    status, words = Run(drawn, tmp_path / "broken", 1).end()
+    assert status == 0
+    assert "resumed after step" in words
+    assert run.network.read_bytes() == (tmp_path / "whole" / "network.pt").read_bytes()
+
+
+def test_two_processes_end_together(drawn: Path, tmp_path: Path) -> None:
+    """By a signal to either or to all, or as one is lost; what is resumed ends as if nothing had been."""
+    assert Run(drawn, tmp_path / "whole", 2).end()[0] == 0
+
+    run = Run(drawn, tmp_path / "broken", 2).training()
+    os.kill(run.second, signal.SIGUSR1)
+    status, words = run.end()
+    assert status == AGAIN
+    assert "stopped by a signal after step" in words
+
+    run = Run(drawn, tmp_path / "broken", 2).training()
+    os.kill(run.second, signal.SIGKILL)
+    status, words = run.end()
+    assert status == AGAIN
+    assert "process 2 of 2 was ended by SIGKILL, so all are stopped; the same command goes on" in words
+    assert "Traceback" not in words
+
+    run = Run(drawn, tmp_path / "broken", 2).training()
+    os.kill(run.first, signal.SIGKILL)
+    assert run.end()[0] == 128 + signal.SIGKILL  # and the second is gone, too
+
+    run = Run(drawn, tmp_path / "broken", 2).training()
+    os.killpg(run.bash.pid, signal.SIGTERM)
+    run.end()
+    assert not run.network.exists()
+
+    status, words = Run(drawn, tmp_path / "broken", 2).end()
+    assert status == 0
+    assert "resumed after step" in words
+    assert run.network.read_bytes() == (tmp_path / "whole" / "network.pt").read_bytes()
+
+
+def test_a_second_signal_kills_at_once() -> None:
+    code = """
+import os, signal
+from plda.training.stopping import listening
+with listening() as asked:
+    assert not asked()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert asked()
+    print("asked", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("still there")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "asked\n")
+
+
+def test_images_shared_by_two_processes_give_the_same_files(drawn: Path, tmp_path: Path) -> None:
+    data = {key: drawn / file for key, file in DATA.items()}
+    names = read_classes(data["classes"])
+    networks = {}
+    for kind, head in {"cam": "cam", "boundary": "", "segmenter": "lraspp"}.items():
+        architecture = Architecture(kind, "resnet10", 16, "frozen", head, names)
+        networks[kind] = tmp_path / f"{kind}.pt"
+        save_network(networks[kind], architecture, architecture.build().state_dict())
+    files = []
+    for devices in (1, 2):
+        out = tmp_path / str(devices)
+        out.mkdir()
+        params = write_params(out / "params.yaml", compute__devices=devices)
+        cams = out / "cams.npz"
+        assert run_stage("infer_cams", params, **data, cam_network=networks["cam"], cams=cams) == 0
+        outputs = {name: out / name for name in ("pseudo_masks", "refined_cams", "background_scores")}
+        inputs = data | {"cams": cams, "boundary_network": networks["boundary"]}
+        assert run_stage("make_masks", params, **inputs, **outputs) == 0
+        inputs = data | {"segmenter": networks["segmenter"]}
+        assert run_stage("predict_masks", params, **inputs, predictions=out / "predictions") == 0
+        params.unlink()
+        files.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
+    assert len(files[0]) == 3 + 12 + 4
+    assert files[0] == files[1]
+
+
+def test_a_worker_that_is_killed_is_no_bug() -> None:
+    compute = check(Params, small_params(compute__devices=2), "test").compute
+    with pytest.raises(Unfinished, match="worker process was killed"), spread(Killed, compute) as run:
+        list(run([1, 2, 3]))
+
+
+class Killed:
+    """Dies of its first item."""
+
+    def __init__(self, device: torch.device) -> None: ...
+    def __call__(self, item: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return item

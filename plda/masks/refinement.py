@@ -83,19 +83,20 @@ def boundaries(network: nn.Module, image: Tensor, size: Sequence[int]) -> Tensor
 
 @torch.no_grad()
 def refined(
-    entries: Iterable[Entry], archive: Archive, cams: Cams, steps: Mapping[str, Step], device: torch.device
-) -> Iterator[Refined]:
-    """The maps of each image after each of `steps`; images come in the order of their size."""
-    for together in by_size(entries):
-        images = [load_image(archive, entry) for entry in together]
-        raw = [cams.read(entry.key) for entry in together]
-        batch, maps = torch.stack(images).to(device), torch.stack(raw).to(device)
-        after = {}
-        for name, step in steps.items():
-            maps = step(batch, maps)
-            after[name] = maps.cpu()
-        for i, entry in enumerate(together):
-            yield Refined(entry, images[i], raw[i], {name: maps[i] for name, maps in after.items()})
+    together: Sequence[Entry], archive: Archive, cams: Cams, steps: Mapping[str, Step], device: torch.device
+) -> list[Refined]:
+    """The maps of some images of one size and number of tags after each of `steps`, see `by_size`."""
+    images = [load_image(archive, entry) for entry in together]
+    raw = [cams.read(entry.key) for entry in together]
+    batch, maps = torch.stack(images).to(device), torch.stack(raw).to(device)
+    after = {}
+    for name, step in steps.items():
+        maps = step(batch, maps)
+        after[name] = maps.cpu()
+    return [
+        Refined(entry, images[i], raw[i], {name: maps[i] for name, maps in after.items()})
+        for i, entry in enumerate(together)
+    ]
 
 
 def by_size(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

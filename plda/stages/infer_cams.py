@@ -1,7 +1,8 @@
 """Stage infer_cams."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,12 +11,12 @@ from tqdm import tqdm
 
 from plda.data.archive import Archive
 from plda.data.classes import class_ids, read_classes
-from plda.data.index import read_index
+from plda.data.index import Entry, read_index
 from plda.data.loading import load_image
 from plda.masks.cams import map_size, multi_scale, normalise_maps, write_cams
 from plda.models.saved import load_network
 from plda.params import Compute, InferCams
-from plda.training.compute import find_device
+from plda.training.spread import spread
 
 
 def infer_cams(
@@ -39,23 +40,31 @@ def infer_cams(
         infer_cams: its section of the params.
         compute: where it runs.
     """
-    names = read_classes(classes)
-    device = find_device(compute)
-    network = load_network(cam_network, "cam", names).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    archive = Archive(images)
+    names, entries = read_classes(classes), read_index(index, "train")
+    with spread(partial(_Maps, cam_network, names, Archive(images), infer_cams), compute) as maps_of:
+        done = tqdm(maps_of(entries), total=len(entries), unit="image", disable=not sys.stderr.isatty())
+        write_cams(cams, done)
 
-    def maps() -> Iterator[tuple[str, Tensor]]:
-        entries = read_index(index, "train")
-        for entry in tqdm(entries, unit="image", disable=not sys.stderr.isatty()):
-            ids = [class_id - 1 for class_id in class_ids(entry.tags, names)]
-            averaged = multi_scale(
-                lambda x, ids=ids: network(x).maps[:, ids],  # type: ignore[misc]
-                load_image(archive, entry).to(device),
-                map_size(entry.height, entry.width),
-                scales=infer_cams.scales,
-                flip=infer_cams.flip,
-            )
-            yield entry.key, normalise_maps(averaged)
 
-    write_cams(cams, maps())
+class _Maps:
+    """Makes the maps of one image after another."""
+
+    def __init__(
+        self, path: Path, names: Sequence[str], archive: Archive, settings: InferCams, device: torch.device
+    ) -> None:
+        """Load the network at `path` for the classes `names`."""
+        network = load_network(path, "cam", names).to(device)
+        self._network = network.to(memory_format=torch.channels_last)
+        self._names, self._archive, self._settings, self._device = names, archive, settings, device
+
+    def __call__(self, entry: Entry) -> tuple[str, Tensor]:
+        """The image's key and its (K, h, w) maps in [0, 1)."""
+        ids = [class_id - 1 for class_id in class_ids(entry.tags, self._names)]
+        averaged = multi_scale(
+            lambda x: self._network(x).maps[:, ids],
+            load_image(self._archive, entry).to(self._device),
+            map_size(entry.height, entry.width),
+            scales=self._settings.scales,
+            flip=self._settings.flip,
+        )
+        return entry.key, normalise_maps(averaged).cpu()

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain as joined
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from plda.masks.refinement import (
     Refined,
     Step,
     background_scores_of,
+    by_size,
     colour_step,
     refined,
     walk_step,
@@ -27,7 +30,7 @@ from plda.masks.refinement import (
 from plda.masks.seeds import pseudo_mask
 from plda.models.saved import load_network
 from plda.params import Compute, MakeMasks
-from plda.training.compute import find_device
+from plda.training.spread import spread
 
 
 def make_masks(
@@ -57,36 +60,57 @@ def make_masks(
         make_masks: its section of the params.
         compute: where it runs.
     """
-    names = read_classes(classes)
-    entries = read_index(index, "train")
-    archive, maps, device = Archive(images), Cams(cams), find_device(compute)
-    settings = make_masks
-    steps: dict[str, Step] = {}
-    for name in settings.refinement:
-        match name:
-            case "pamr":
-                steps[name] = colour_step(settings.pamr.iterations)
-            case "random_walk":
-                network = load_network(boundary_network, "boundary", names).to(device)
-                steps[name] = walk_step(network, **settings.random_walk.model_dump())
-            case "crf":
-                require("make_masks.refinement")
+    names, entries = read_classes(classes), read_index(index, "train")
+    settings, finish = make_masks, "crf" in make_masks.refinement
+    if finish:
+        require("make_masks.refinement")
+    make = partial(_Refinement, boundary_network, names, Archive(images), Cams(cams), settings)
+    with spread(make, compute) as refine:
 
-    def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
-        return refined(entries, archive, maps, steps, device)
+        def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
+            return joined.from_iterable(refine(by_size(entries)))
 
-    scores, chosen_by = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
-    *_, background = scores.values()
-    decided = chain(entries)
-    if "crf" in settings.refinement:
-        decided = with_crf(decided, background, settings.crf.model_dump(), torch.get_num_threads())
-        scores["crf"] = background = DECIDED
-    with replacing(pseudo_masks) as folder, packing(refined_cams, compressed=True) as add:
-        for image in tqdm(decided, total=len(entries), unit="image", disable=not sys.stderr.isatty()):
-            entry = image.entry
-            ids, size = class_ids(entry.tags, names), (entry.height, entry.width)
-            mask = pseudo_mask(image.last, ids, background, settings.undecided, size)
-            write_mask(folder, entry, mask.numpy())
-            for step, after in image.maps.items():
-                add(maps_name(f"{step}/{entry.key}"), encode_maps(after))
+        steps = [step for step in settings.refinement if step != "crf"]
+        scores, chosen_by = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
+        *_, background = scores.values()
+        decided = chain(entries)
+        if finish:
+            decided = with_crf(decided, background, settings.crf.model_dump(), torch.get_num_threads())
+            scores["crf"] = background = DECIDED
+        with replacing(pseudo_masks) as folder, packing(refined_cams, compressed=True) as add:
+            for image in tqdm(decided, total=len(entries), unit="image", disable=not sys.stderr.isatty()):
+                entry = image.entry
+                ids, size = class_ids(entry.tags, names), (entry.height, entry.width)
+                mask = pseudo_mask(image.last, ids, background, settings.undecided, size)
+                write_mask(folder, entry, mask.numpy())
+                for step, after in image.maps.items():
+                    add(maps_name(f"{step}/{entry.key}"), encode_maps(after))
     write_json(background_scores, {"scores": scores, "chosen_by": chosen_by})
+
+
+class _Refinement:
+    """Refines the maps of some images of one size by all steps but the CRF."""
+
+    def __init__(
+        self,
+        boundary_network: Path,
+        names: Sequence[str],
+        archive: Archive,
+        cams: Cams,
+        settings: MakeMasks,
+        device: torch.device,
+    ) -> None:
+        """Load the boundary network, for the classes `names`, if the random walk is among the steps."""
+        self._archive, self._cams, self._device = archive, cams, device
+        self._steps: dict[str, Step] = {}
+        for name in settings.refinement:
+            match name:
+                case "pamr":
+                    self._steps[name] = colour_step(settings.pamr.iterations)
+                case "random_walk":
+                    network = load_network(boundary_network, "boundary", names).to(device)
+                    self._steps[name] = walk_step(network, **settings.random_walk.model_dump())
+
+    def __call__(self, together: Sequence[Entry]) -> list[Refined]:
+        """See `plda.masks.refinement.refined`."""
+        return refined(together, self._archive, self._cams, self._steps, self._device)

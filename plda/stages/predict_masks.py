@@ -1,18 +1,17 @@
 """Stage predict_masks."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
-from plda.data.index import read_index
+from plda.data.index import Entry, read_index
 from plda.data.loading import load_image
 from plda.files import replacing
 from plda.masks.cams import multi_scale
@@ -21,7 +20,7 @@ from plda.masks.folder import write_mask
 from plda.models.saved import load_network
 from plda.params import Compute, PredictMasks
 from plda.processes import in_processes
-from plda.training.compute import find_device
+from plda.training.spread import spread
 
 
 def predict_masks(
@@ -47,37 +46,41 @@ def predict_masks(
     """
     if predict_masks.crf.enabled:
         require("predict_masks.crf.enabled")
-    device = find_device(compute)
-    network = load_network(segmenter, "segmenter", read_classes(classes)).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    archive = Archive(images)
-    entries = read_index(index, *predict_masks.splits)
-
-    def predicted() -> Iterator[tuple[Tensor, Tensor]]:
-        """Each image, (3, H, W) uint8 RGB, and its classes' probabilities, (C, H, W)."""
-        for entry in entries:
-            image = load_image(archive, entry)
-            yield (
-                image,
-                multi_scale(
-                    lambda x: network(x).softmax(dim=1),
-                    image.to(device),
-                    (entry.height, entry.width),
-                    scales=predict_masks.scales,
-                    flip=predict_masks.flip,
-                ),
-            )
-
-    masks: Iterator[np.ndarray]
-    if predict_masks.crf.enabled:
-        masks = in_processes(
-            partial(most_likely, **predict_masks.crf.model_dump(exclude={"enabled"})),
-            ((image.permute(1, 2, 0).numpy(), shares.cpu().numpy()) for image, shares in predicted()),
-            torch.get_num_threads(),
-        )
-    else:
-        masks = (shares.argmax(dim=0).to(torch.uint8).cpu().numpy() for _, shares in predicted())
-    with replacing(predictions) as folder:
+    names, entries = read_classes(classes), read_index(index, *predict_masks.splits)
+    make = partial(_Prediction, segmenter, names, Archive(images), predict_masks)
+    with spread(make, compute) as predicted, replacing(predictions) as folder:
+        masks: Iterator[np.ndarray]
+        if predict_masks.crf.enabled:
+            refine = partial(most_likely, **predict_masks.crf.model_dump(exclude={"enabled"}))
+            masks = in_processes(refine, predicted(entries), torch.get_num_threads())
+        else:
+            masks = (ids for _, ids in predicted(entries))
         progress = tqdm(entries, unit="image", disable=not sys.stderr.isatty())
         for entry, ids in zip(progress, masks, strict=True):
             write_mask(folder, entry, ids)
+
+
+class _Prediction:
+    """Labels one image after another."""
+
+    def __init__(
+        self, path: Path, names: Sequence[str], archive: Archive, settings: PredictMasks, device: torch.device
+    ) -> None:
+        """Load the network at `path` for the classes `names`."""
+        network = load_network(path, "segmenter", names).to(device)
+        self._network = network.to(memory_format=torch.channels_last)
+        self._archive, self._settings, self._device = archive, settings, device
+
+    def __call__(self, entry: Entry) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 RGB, and (H, W) uint8 class ids; for a CRF its probabilities, (C, H, W) float32."""
+        image = load_image(self._archive, entry)
+        shares = multi_scale(
+            lambda x: self._network(x).softmax(dim=1),
+            image.to(self._device),
+            (entry.height, entry.width),
+            scales=self._settings.scales,
+            flip=self._settings.flip,
+        )
+        if not self._settings.crf.enabled:
+            shares = shares.argmax(dim=0).to(torch.uint8)
+        return image.permute(1, 2, 0).numpy(), shares.cpu().numpy()

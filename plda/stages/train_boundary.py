@@ -21,7 +21,7 @@ from plda.masks.boundary import BoundaryLearner, confident_masks
 from plda.masks.cams import Cams
 from plda.masks.crf import require
 from plda.masks.folder import mask_name
-from plda.masks.refinement import Refined, background_scores_of, colour_step, refined, with_crf
+from plda.masks.refinement import Refined, background_scores_of, by_size, colour_step, refined, with_crf
 from plda.models.baselines import Baseline
 from plda.models.boundary import BoundaryNetwork
 from plda.models.saved import read_network, save, save_network
@@ -114,7 +114,8 @@ def _write_seeds(
     steps = {"pamr": colour_step(settings.pamr.iterations)} if "pamr" in settings.refinement else {}
 
     def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
-        return refined(entries, archive, cams, steps, device)
+        for together in by_size(entries):
+            yield from refined(together, archive, cams, steps, device)
 
     decide = None
     if "crf" in settings.refinement:
