@@ -32,7 +32,10 @@ Checked = TypeVar("Checked", bound=Section)
 
 
 class Compute(Section):
-    """Where a job runs. No stage depends on it, so a change reruns nothing."""
+    """Where a job runs. No stage depends on it, so a change reruns nothing.
+
+    A batch is shared by `devices` processes: with any number of them it has the same images.
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: Count

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 import torch
 from conftest import ROOT, Refusal, run_stage, small_params, write_params
 from test_training import DATA, trainer
-from torch import nn
+from torch import distributed, nn
 
 from plda.adaptation.learner import PldaLearner, Switches
 from plda.data.archive import Archive
@@ -233,7 +234,7 @@ def test_a_signal_is_a_polite_end(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_end_together(drawn: Path, tmp_path: Path) -> None:
-    """By a signal to either or to all, or as one is lost; what is resumed ends as if nothing had been."""
+    """By a signal to one, or as one is lost; what is resumed ends as if nothing had been."""
     assert Run(drawn, tmp_path / "whole", 2).end()[0] == 0
 
     run = Run(drawn, tmp_path / "broken", 2).training()
@@ -253,15 +254,26 @@ def test_two_processes_end_together(drawn: Path, tmp_path: Path) -> None:
     os.kill(run.first, signal.SIGKILL)
     assert run.end()[0] == 128 + signal.SIGKILL  # and the second is gone, too
 
-    run = Run(drawn, tmp_path / "broken", 2).training()
-    os.killpg(run.bash.pid, signal.SIGTERM)
-    run.end()
-    assert not run.network.exists()
-
     status, words = Run(drawn, tmp_path / "broken", 2).end()
     assert status == 0
     assert "resumed after step" in words
     assert run.network.read_bytes() == (tmp_path / "whole" / "network.pt").read_bytes()
+
+
+def absent(_rank: int) -> None:
+    time.sleep(600)
+
+
+def test_a_process_that_does_not_answer_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("plda.training.team.LIMIT", timedelta(seconds=5))
+    try:
+        with pytest.raises(Unfinished, match="has not answered for 0:00:05"), team(2, "gloo", absent):
+            distributed.all_reduce(torch.ones(1))
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def test_a_second_signal_kills_at_once() -> None:
