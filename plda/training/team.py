@@ -37,7 +37,8 @@ def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[Non
 
     Raises:
         Unfinished: a process did not answer for LIMIT.
-        SystemExit: not raised but done, with status AGAIN and a line that says why: a process was lost.
+
+    A process that is lost raises nothing: this one ends, too, with status AGAIN and a line that says why.
     """
     if size == 1:
         yield
