@@ -171,6 +171,8 @@ def planned(target: str) -> dict[tuple[str, str], tuple[set[str], set[str], str]
 
 def as_planned(stage: Stage) -> tuple[set[str], set[str], str]:
     command = f"{stage.command} 2>&1 | tee logs/{stage.run}/{stage.name}.log"
+    if stage.name.startswith("train_"):
+        command = f"trap '' TERM; {command}"
     return set(stage.inputs), set(stage.outputs), command
 
 

@@ -21,7 +21,8 @@ rule train_cam:
         settings=settings("train_cam"),
         command=command("train_cam"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept where it stands
+        "trap '' TERM; {params.command} 2>&1 | tee {log}"
 
 
 rule infer_cams:

@@ -43,7 +43,7 @@ def command(name):
 
 
 def gpus(name):
-    """None if the run is to be computed on the CPU; else one, or for a trainer one for each of its processes."""
+    """None if the run computes on the CPU; else one, for a trainer one for each of its processes."""
 
     def number(wildcards):
         compute = params_of_runs[wildcards.run]["compute"]

@@ -21,7 +21,8 @@ rule train_boundary:
         settings=settings("train_boundary"),
         command=command("train_boundary"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept where it stands
+        "trap '' TERM; {params.command} 2>&1 | tee {log}"
 
 
 rule make_masks:

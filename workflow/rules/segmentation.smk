@@ -21,7 +21,8 @@ rule train_segmenter:
         settings=settings("train_segmenter"),
         command=command("train_segmenter"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept where it stands
+        "trap '' TERM; {params.command} 2>&1 | tee {log}"
 
 
 rule predict_masks:
