@@ -3,13 +3,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run check lint test package crf slurm export adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
+.PHONY: run check lint test cluster package crf slurm export adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
 run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
 	snakemake --cores all --quiet host reason rules
 	@echo && cat results/main/evaluate/summary.md && echo && echo "Open results/main/report/report.html"
 
-check: lint test ## everything that must hold before a change lands
+check: lint test cluster ## everything that must hold before a change lands
 
 lint: .venv/ready
 	ruff check .
@@ -19,7 +19,10 @@ lint: .venv/ready
 	snakemake --lint
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 pytest -n 2
+	OMP_NUM_THREADS=1 pytest -n 2 -m "not cluster"
+
+cluster: .venv/ready ## the pipeline on a Slurm of two nodes that is started for it; skipped where there is none to start
+	OMP_NUM_THREADS=1 pytest -m cluster -rs
 
 package: .venv/ready ## what users of `pip install .` get, in a folder of its own
 	rm -rf build/package && uv pip install --quiet --no-deps --target build/package .

@@ -54,7 +54,14 @@ class Tree:
 
     def run(self, *command: str, ok: bool = True) -> str:
         """Standard output and error of a command in the tree."""
-        run = subprocess.run(
+        process = self.start(*command)
+        output, _ = process.communicate()
+        assert (process.returncode == 0) == ok, output
+        return output
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """A command in the tree, on its way."""
+        return subprocess.Popen(
             command,
             cwd=self.folder,
             env={
@@ -70,8 +77,6 @@ class Tree:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert (run.returncode == 0) == ok, run.stdout
-        return run.stdout
 
     def make(self, target: str, ok: bool = True) -> str:
         return self.run("make", "-o", ".venv/ready", target, ok=ok)
