@@ -4,8 +4,8 @@
 set -uo pipefail
 folder=$(cd "$1" && pwd)
 if [ "$(readlink /etc/slurm/slurm.conf)" = "$folder/slurm.conf" ]; then
-    timeout 10 scancel --partition gpu,urgent
-    for _ in $(seq 50); do
+    timeout 10 scancel --user "$(id -un)"
+    for _ in $(seq 150); do # a job that does not leave is killed after KillWait, five seconds
         [ -z "$(timeout 10 squeue -h)" ] && break
         sleep 0.1
     done
