@@ -197,7 +197,7 @@ def curves(
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
-            axes.set_ylim(bottom=min(0, float(history[there].min().min())))
+            axes.set_ylim(bottom=0 if history[there].min().min() >= 0 else None)
         _epochs(axes, history["epoch"].max())
         _legend(figure)
         return _svg(figure, name, f"Curves: {title} by epoch; {', '.join(ends)}")
