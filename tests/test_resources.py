@@ -31,13 +31,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return tree
 
 
-def test_a_trainer_asks_for_a_gpu_for_each_of_its_processes(tree: Tree) -> None:
+def test_a_stage_with_a_network_asks_for_a_gpu_for_each_of_its_processes(tree: Tree) -> None:
     tree.set("compute", {"device": "auto", "devices": 2, "precision": "auto", "workers": 0})
-    trainers = ["train_cam", "train_boundary", "train_segmenter"]
-    others = ["infer_cams", "make_masks", "predict_masks"]
-    of_main = {f"{name} of main": "2" for name in trainers} | {f"{name} of main": "1" for name in others}
-    of_one = {f"{name} of one-r": "1" for name in [*trainers[:2], *others[:2]]}
-    assert gpus(tree) == of_main | of_one
+    before = ["train_cam", "infer_cams", "train_boundary", "make_masks"]
+    of_main = {f"{name} of main": "2" for name in [*before, "train_segmenter", "predict_masks"]}
+    assert gpus(tree) == of_main | {f"{name} of one-r": "1" for name in before}
 
 
 def test_on_the_cpu_nobody_asks_for_gpus(tree: Tree) -> None:

@@ -16,7 +16,7 @@ rule train_cam:
     resources:
         mem_mb=growing(16000),
         runtime=720,  # of each attempt: it goes on where the last one stopped
-        gpu=gpus("train_cam"),
+        gpu=gpus,
     params:
         settings=settings("train_cam"),
         command=command("train_cam"),
@@ -40,7 +40,7 @@ rule infer_cams:
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),
-        gpu=gpus("infer_cams"),
+        gpu=gpus,
     params:
         settings=settings("infer_cams"),
         command=command("infer_cams"),

@@ -42,16 +42,10 @@ def command(name):
     return lambda wildcards: runs[wildcards.run][name].command
 
 
-def gpus(name):
-    """None if the run computes on the CPU; else one, for a trainer one for each of its processes."""
-
-    def number(wildcards):
-        compute = params_of_runs[wildcards.run]["compute"]
-        if compute["device"] == "cpu":
-            return 0
-        return compute["devices"] if name.startswith("train_") else 1
-
-    return number
+def gpus(wildcards):
+    """One for each process of a stage that uses a network; none if the run computes on the CPU."""
+    compute = params_of_runs[wildcards.run]["compute"]
+    return 0 if compute["device"] == "cpu" else compute["devices"]
 
 
 def growing(amount):

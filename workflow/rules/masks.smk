@@ -16,7 +16,7 @@ rule train_boundary:
     resources:
         mem_mb=growing(16000),
         runtime=480,  # of each attempt: it goes on where the last one stopped
-        gpu=gpus("train_boundary"),
+        gpu=gpus,
     params:
         settings=settings("train_boundary"),
         command=command("train_boundary"),
@@ -40,7 +40,7 @@ rule make_masks:
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),
-        gpu=gpus("make_masks"),
+        gpu=gpus,
     params:
         settings=settings("make_masks"),
         command=command("make_masks"),

@@ -16,7 +16,7 @@ rule train_segmenter:
     resources:
         mem_mb=growing(16000),
         runtime=720,  # of each attempt: it goes on where the last one stopped
-        gpu=gpus("train_segmenter"),
+        gpu=gpus,
     params:
         settings=settings("train_segmenter"),
         command=command("train_segmenter"),
@@ -40,7 +40,7 @@ rule predict_masks:
     resources:
         mem_mb=growing(8000),
         runtime=growing(120),
-        gpu=gpus("predict_masks"),
+        gpu=gpus,
     params:
         settings=settings("predict_masks"),
         command=command("predict_masks"),
