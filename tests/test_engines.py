@@ -178,7 +178,7 @@ def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> Non
     tree.set("index_data.folder", "my photos")
     for command in (("snakemake", "--cores", "1", "--until", "index_data"), ("dvc", "repro", "index_data")):
         assert "my photos/classes.txt: needs 1 to 254 classes" in tree.run(*command, ok=False)
-        assert list((tmp_path / "results").rglob("*.*")) == []
+        assert list((tmp_path / "results/main/index_data").rglob("*.*")) == []
 
 
 def test_where_it_runs_reruns_nothing(tree: Tree) -> None:
