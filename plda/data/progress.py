@@ -2,41 +2,20 @@
 
 import sys
 import time
-from types import TracebackType
 
-from tqdm import tqdm
+from plda.bar import Bar
 
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class Progress:
+class Progress(Bar):
     """Shows bytes done, of how many, and how fast, on standard error."""
 
     def __init__(self, what: str, total: int | None, done: int = 0) -> None:
         """`what` is transferred: `total` bytes, None where nobody knows; `done` were there before."""
         self._what, self._total, self._done, self._before = what, total, done, done
         self._began = self._shown = time.monotonic()
-        self._bar = tqdm(
-            desc=what,
-            total=total,
-            initial=done,
-            unit="B",
-            unit_scale=True,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.close()
+        super().__init__(desc=what, total=total, initial=done, unit="B", unit_scale=True)
 
     def add(self, count: int) -> None:
         """So many more bytes are done."""

@@ -2,40 +2,22 @@
 
 import sys
 import time
-from types import TracebackType
 
 from torch import Tensor
-from tqdm import tqdm
+
+from plda.bar import Bar
 
 SECONDS_BETWEEN_LOSSES = 1.0  # reading a loss waits for the GPU, so it is not read at every step
 
 
-class Progress:
+class Progress(Bar):
     """Shows loss, learning rate, speed and time left on standard error."""
 
     def __init__(self, *, steps: int, start: int, epochs: int, batch_size: int, silent: bool) -> None:
         self._steps, self._start, self._epochs, self._batch_size = steps, start, epochs, batch_size
         self._silent = silent
         self._began = self._shown = time.monotonic()
-        self._bar = tqdm(
-            total=steps,
-            initial=start,
-            unit="step",
-            file=sys.stderr,
-            dynamic_ncols=True,
-            disable=silent or not sys.stderr.isatty(),
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.close()
+        super().__init__(disable=silent, total=steps, initial=start, unit="step")
 
     def step(self, loss: Tensor) -> None:
         """One more step is done."""

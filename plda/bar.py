@@ -1,0 +1,28 @@
+"""A bar on a terminal for what takes long; where there is none, its users write lines instead."""
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+class Bar:
+    """Something with a bar on standard error; to be used in a `with` statement, which closes it."""
+
+    def __init__(self, *, disable: bool = False, **options: Any) -> None:
+        """`options` are tqdm's; `disable` leaves the bar out on a terminal, too."""
+        self._bar = tqdm(
+            file=sys.stderr, dynamic_ncols=True, disable=disable or not sys.stderr.isatty(), **options
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
