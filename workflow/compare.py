@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from scipy import stats
 
 from plda.errors import InputError
 from plda.files import write_text
+from plda.report.facts import flat
 from workflow.ablations import ABLATIONS, Ablations, full_name, read_ablations
 from workflow.comparison import render
 from workflow.runs import compared, read_runs
@@ -39,7 +40,7 @@ def read_metrics(files: Sequence[Path], names: Sequence[str]) -> dict[str, float
     found: dict[str, float] = {}
     for file in files:
         try:
-            values = dict(_flat(json.loads(file.read_text())))
+            values = flat(json.loads(file.read_text()))
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -168,14 +169,6 @@ def page_of(table: pd.DataFrame, scores: Scores, ablations: Ablations) -> str:
 def _shared(ablations: Ablations) -> list[str]:
     """The metrics of which the share of full supervision is told."""
     return [m for m in ablations.metrics if ablations.full is not None and m.startswith(SEGMENTATION)]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _by_repeat(scores: Scores, ablations: Ablations, run: str, metric: str) -> dict[str, float]:

@@ -36,11 +36,11 @@ def differences(presets: Iterable[Path], params: Mapping[str, Any]) -> Differenc
     Returns:
         None where there is no preset.
     """
-    own = _flat(params)
+    own = flat(params)
     found = []
     for preset in sorted(presets):
         values = read_params(preset).model_dump(exclude=SECTIONS_OF_PLACE)
-        theirs = _flat(values)
+        theirs = flat(values)
         rows = [
             (name, written(theirs.get(name)), written(own.get(name)))
             for name in own | theirs
@@ -141,12 +141,13 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their names joined with dots; a section without any is a value itself."""
+    found: dict[str, Any] = {}
     for key, value in node.items():
         nested = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
 
 
 def written(value: Any) -> str:
