@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT
 from dvc.repo import Repo
 
+from docs.params import PAGE, page
 from plda.__main__ import STAGES, USES, path_arguments, sections, stage_function
 from plda.params import Params, read_params
 from workflow.ablations import read_ablations
@@ -90,6 +91,10 @@ def imported(path: str) -> set[str]:
                 names = [alias.name for alias in node.names]
                 open_paths += [n.replace(".", "/") + ".py" for n in names if n.startswith("plda.")]
     return found
+
+
+def test_the_page_of_all_params_is_up_to_date() -> None:
+    assert PAGE.read_text() == page(), "run `python -m docs.params`"
 
 
 ROOMS = ["adaptation", "masks", "models", "data", "scoring", "training", "report", "stages", "use"]
