@@ -9,6 +9,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 
 from plda.adaptation.reversal import reversal_strength
 from plda.data.images import PALETTE, VOID
+from plda.data.tags import Occurrence
 from plda.report import charts
 from plda.report.facts import Differences, gist
 from plda.report.gallery import HEAT, SPLITS, Row
@@ -34,6 +35,8 @@ def render(
     facts: Mapping[str, Mapping[str, str]],
     changes: Differences | None,
     images: Mapping[str, int],
+    tagged: Sequence[Occurrence],
+    doubts: Sequence[str],
     scored: Mapping[str, int],
     metrics: Mapping[str, Any],
     class_scores: pd.DataFrame,
@@ -52,6 +55,8 @@ def render(
         facts: what is told of the run in words, in groups.
         changes: how its params differ from a preset's; None where there is none.
         images: how many images `train` and `val` have.
+        tagged: how often each class is tagged in the training images.
+        doubts: what these tags cannot tell, in words.
         scored: how many of these were scored against true masks.
         metrics: what metrics.json holds; sets of masks that were not scored are missing.
         class_scores: columns masks, class, iou, in percent; no rows where nothing was scored.
@@ -81,6 +86,8 @@ def render(
         gist=gist(params),
         changes=changes,
         images=images,
+        tagged=tagged,
+        doubts=doubts,
         scored=scored,
         metrics=metrics,
         ious=ious,

@@ -10,6 +10,7 @@ from plda.data.archive import pack
 from plda.data.checks import Checker
 from plda.data.index import Entry, write_index
 from plda.data.sources import open_source
+from plda.data.tags import doubts, occurrences
 from plda.files import need_space, write_text
 from plda.params import IndexData, Origin
 
@@ -52,3 +53,6 @@ def index_data(
     write_index(index, entries)
     write_text(classes, "\n".join(data_set.classes) + "\n")
     print(f"{len(entries)} images, {len(data_set.classes) - 1} classes", file=sys.stderr)
+    train = [entry for entry in entries if entry.split == "train"]
+    for doubt in doubts(occurrences(train, data_set.classes), len(train)):
+        print(f"Mind: {doubt}", file=sys.stderr)

@@ -11,6 +11,7 @@ import pandas as pd
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.index import read_index
+from plda.data.tags import doubts, occurrences
 from plda.files import write_text
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask, mask_path
@@ -120,6 +121,7 @@ def report(
     of_train, _ = score_images(train, archive, partial(load_mask, pseudo_masks), len(names))
     of_val, confusion = score_images(val, archive, partial(load_mask, predictions), len(names))
     scores = of_train | of_val
+    tagged = occurrences(train, names)
     machines = {"CAM network": cam_machine, "segmentation network": segmenter_machine}
     facts = {
         "Data": data_facts(entries, names, params),
@@ -135,6 +137,8 @@ def report(
         facts=facts,
         changes=differences(presets.glob("*.yaml"), params),
         images=Counter(entry.split for entry in entries),
+        tagged=tagged,
+        doubts=doubts(tagged, len(train)),
         scored=Counter(entry.split for entry in [*train, *val] if entry.mask),
         metrics={**json.loads(cam_metrics.read_text()), **json.loads(metrics.read_text())},
         class_scores=pd.concat([read_class_scores(cam_class_scores), read_class_scores(class_scores)]),
