@@ -10,8 +10,10 @@ from plda.adaptation.pamr import DILATIONS, pamr
 from plda.data.archive import Archive, pack
 from plda.data.images import VOID, encode_mask
 from plda.data.index import Entry
+from plda.errors import InputError
 from plda.masks.cams import Cams, map_size, multi_scale, normalise_maps, write_cams
-from plda.masks.seeds import Strengths, pseudo_mask, seeds
+from plda.masks.refinement import Refined, background_scores_of
+from plda.masks.seeds import Strengths, pseudo_mask, seeds, strengths
 from plda.scoring.confusion import Confusion
 from plda.scoring.masks import score_seeds, score_set
 
@@ -126,6 +128,23 @@ def test_otsu_splits_two_groups() -> None:
         high = 0.8 + 0.05 * torch.randn(1, 10, 20, generator=random)
         histogram.add(torch.cat([low, high], dim=1).clamp(0, 1))
     assert 0.35 < histogram.otsu() < 0.65
+    assert not histogram.flat
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_flat_maps_are_background_at_otsus_threshold(level: float) -> None:
+    maps = torch.full((2, 4, 4), level)
+    histogram = strengths([maps, maps])
+    assert histogram.flat
+    assert not seeds(maps, [3, 7], histogram.otsu()).any()
+
+
+def test_no_score_is_chosen_on_maps_that_are_flat() -> None:
+    entry = Entry("images/a.png", "train", ("cat",), "", "", 8, 8)
+    image = Refined(entry, torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(1, 2, 2), {})
+    with pytest.raises(InputError, match="maps of all 1 images looked at are flat"):
+        background_scores_of(lambda entries: [image for _ in entries], [entry], ["seeds"], "auto")
+    assert background_scores_of(lambda _: [], [entry], ["seeds"], 0.4) == ({"seeds": 0.4}, "params")
 
 
 def test_scores_by_hand() -> None:

@@ -21,6 +21,7 @@ from plda.data.archive import Archive
 from plda.data.index import Entry
 from plda.data.loading import load_image
 from plda.data.transforms import resize
+from plda.errors import InputError
 from plda.masks.cams import Cams, multi_scale, normalise_maps
 from plda.masks.crf import crf
 from plda.masks.seeds import Strengths, full_size
@@ -154,6 +155,9 @@ def background_scores_of(
 
     Returns:
         The scores by name, and how they were chosen, in words.
+
+    Raises:
+        InputError: one is to be chosen, but the raw maps are flat.
     """
     if score != "auto":
         return dict.fromkeys(names, score), "params"
@@ -162,5 +166,10 @@ def background_scores_of(
     for image in chain(sample):
         for histogram, maps in zip(histograms.values(), [image.raw, *image.maps.values()], strict=True):
             histogram.add(maps)
+    if next(iter(histograms.values())).flat:
+        raise InputError(
+            f"background_score: auto: the maps of all {len(sample)} images looked at are flat: the "
+            "classifier responds to none of their tags; did its loss fall (train_cam/history.csv)?"
+        )
     scores = {name: histogram.otsu() for name, histogram in histograms.items()}
     return scores, f"Otsu's threshold on the maps of {len(sample)} images, no pixel labels"

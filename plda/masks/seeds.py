@@ -65,8 +65,15 @@ class Strengths:
         counts = torch.histc(maps.amax(dim=0).cpu(), bins=BINS, min=0, max=1).double()
         self.counts += (counts / counts.sum()).numpy()
 
+    @property
+    def flat(self) -> bool:
+        """Whether all strengths are alike, as where a network responds to nothing."""
+        return bool(np.count_nonzero(self.counts) < 2)
+
     def otsu(self) -> float:
-        """The threshold that best splits the strengths into two groups (Otsu, 1979)."""
+        """The threshold that best splits the strengths into two groups (Otsu, 1979); above flat ones."""
+        if self.flat:
+            return float((self.counts.argmax() + 1) / BINS)
         levels = (np.arange(BINS) + 0.5) / BINS
         below = self.counts.cumsum()
         above = below[-1] - below

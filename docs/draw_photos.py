@@ -1,0 +1,32 @@
+"""Draws scenes into a folder laid out like a user's photos, to try the tutorial without any:
+`python -m docs.draw_photos FOLDER`."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from plda.data.creatures import CLASSES, draw
+from plda.data.images import encode_image, encode_mask
+
+TRAIN, VAL, SIZE = 60, 20, 160
+
+
+def main(folder: Path) -> None:
+    (folder / "masks").mkdir(parents=True)  # never into a folder that is there
+    rows = []
+    for number in range(TRAIN + VAL):
+        scene = draw(7, number, size=SIZE, body_cue=0.9, part_size=0.18)
+        image, mask = f"scene-{number:02}.png", ""
+        (folder / image).write_bytes(encode_image(scene.image))
+        if number >= TRAIN:  # kept aside, and scored
+            mask = f"masks/scene-{number:02}.png"
+            (folder / mask).write_bytes(encode_mask(scene.mask))
+        split = "train" if number < TRAIN else "val"
+        rows.append({"image": image, "split": split, "tags": ";".join(scene.tags), "mask": mask})
+    pd.DataFrame(rows).to_csv(folder / "tags.csv", index=False)
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,106 @@
+"""The tutorial, followed to the letter: every command of docs/tutorial.md in a clone, from top to bottom."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, TRAINER, encoded, photo
+from test_engines import Tree
+
+from plda.__main__ import STAGES
+from plda.data.folder import read_folder
+
+PAGE = ROOT / "docs" / "tutorial.md"
+# what a test cannot wait for, or download
+SMALL = {
+    "download_backbone": {name: {"name": "resnet10", "weights": "random"} for name in ("cams", "segmenter")},
+    "index_data": {"long_side": 64},
+    "train_cam": {**TRAINER, "lr": 0.001, "batch_norm": "trained"},
+    "infer_cams": {"scales": [1.0]},
+    "train_segmenter": {**TRAINER, "batch_norm": "trained"},
+    "report": {"gallery": 4, "worst": 2},
+}
+
+
+class Block(NamedTuple):
+    """What stands between fences: its language and text."""
+
+    language: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert found
+    return [Block(*block) for block in found]
+
+
+def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` made in them; what is changed must be there."""
+    assert set(changes) <= set(values)
+    return values | {
+        key: merged(values[key], change) if isinstance(change, dict) else change
+        for key, change in changes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, list[str]]:
+    """The clone after the last command, and what each of them printed."""
+    tree = Tree(tmp_path_factory.mktemp("tutorial"))
+    params = tree.folder / "params.yaml"
+    setup, *rest = [block for block in blocks() if block.language in ("sh", "yaml")]
+    assert "make .venv/ready" in setup.text  # the environment that runs this test
+    printed = []
+    for block in rest:
+        if block.language == "yaml":
+            said = merged(yaml.safe_load(params.read_text()), yaml.safe_load(block.text))
+            params.write_text(yaml.safe_dump(merged(said, SMALL)))
+        else:
+            printed.append(tree.run("bash", "-euo", "pipefail", "-c", block.text))
+    return tree, printed
+
+
+def test_it_leads_from_photos_to_masks_and_a_network(followed: tuple[Tree, list[str]]) -> None:
+    tree, _ = followed
+    photos = pd.read_csv(tree.folder / "photos/tags.csv")["image"]
+    labelled = pd.read_csv(tree.folder / "labelled/summary.csv")["photo"]
+    assert set(photos) == {Path(name).name for name in labelled}
+    for name in ("before.html", "results/main/report/report.html", "my-classes.pt"):
+        assert (tree.folder / name).stat().st_size > 1000
+    scores = json.loads((tree.folder / "results/main/evaluate/metrics.json").read_text())
+    assert scores["predictions"]["miou"] > 0
+
+
+def test_what_comes_before_a_change_is_not_done_again(followed: tuple[Tree, list[str]]) -> None:
+    tree, printed = followed
+    ran = [
+        [name for name in STAGES if re.search(rf"^{name}: ", text, flags=re.MULTILINE)] for text in printed
+    ]
+    checked, whole, changed = [stages for stages in ran if stages]
+    assert checked == ["download_data", "index_data"]
+    assert whole == [name for name in STAGES if name not in checked]
+    after = whole[whole.index("make_masks") :]
+    assert changed == after
+    # the last change of the page: maps, too, but no data
+    assert tree.snakemake_plan() == whole[whole.index("train_cam") :]
+
+
+def test_tags_out_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(["dog/1.jpg", "dog/2.JPG", "cat/1.png", "cat/1.txt"]):
+        (tmp_path / "sorted" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sorted" / name).write_bytes(encoded(photo(40, 30, number)))
+    [snippet] = [block.text for block in blocks() if block.language == "python"]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, str(PAGE), "exec"), {})
+    source = read_folder(tmp_path / "sorted")
+    assert source.classes == ("background", "cat", "dog")
+    assert [(row.image, row.split, row.tags) for row in source.rows] == [
+        ("cat/1.png", "val", ("cat",)),
+        ("dog/1.jpg", "train", ("dog",)),
+        ("dog/2.JPG", "train", ("dog",)),
+    ]
