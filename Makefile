@@ -3,7 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run check lint test cluster package crf slurm export adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
+OPTIONAL := crf slurm export ssh
+TAKES_crf := ; to compile it takes Debian's g++ and python3-dev, or the like
+
+.PHONY: run check lint test cluster package $(OPTIONAL) adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
 run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
 	snakemake --cores all --quiet host reason rules
@@ -21,7 +24,7 @@ lint: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 pytest -n 2 -m "not cluster"
 
-cluster: .venv/ready ## the pipeline on a Slurm of two nodes that is started for it; skipped where there is none to start
+cluster: .venv/ready ## the pipeline on a Slurm of two nodes, results shared over SSH; skipped where there is none to start
 	OMP_NUM_THREADS=1 pytest -m cluster -rs
 
 package: .venv/ready ## what users of `pip install .` get, in a folder of its own
@@ -29,15 +32,9 @@ package: .venv/ready ## what users of `pip install .` get, in a folder of its ow
 	test -f build/package/plda/report/page.html.j2
 	cd build && PYTHONPATH=package package/bin/plda --version && PYTHONPATH=package package/bin/plda --help
 
-crf: .venv/ready ## what make_masks.refinement: crf needs, compiled here
-	uv pip install --quiet --compile-bytecode --require-hashes --build-constraints requirements.lock -r crf.lock || \
-		{ echo "pydensecrf2 is not installed; to compile it takes Debian's g++ and python3-dev, or the like"; exit 1; }
-
-slurm: .venv/ready ## what workflow/profiles/slurm needs: Snakemake's executor plugin for Slurm
-	uv pip install --quiet --compile-bytecode --require-hashes -r slurm.lock
-
-export: .venv/ready ## what `python -m plda export` needs to write ONNX
-	uv pip install --quiet --compile-bytecode --require-hashes -r export.lock
+$(OPTIONAL): .venv/ready ## the extras of pyproject.toml, which says what each is for
+	uv pip install --quiet --compile-bytecode --require-hashes --build-constraints locks/requirements.lock -r locks/$@.lock || \
+		{ echo "locks/$@.lock could not be installed$(TAKES_$@)"; exit 1; }
 
 adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" || \
@@ -56,20 +53,19 @@ adopt-ablations: .venv/ready ## after `snakemake ablations` ran: DVC knows each 
 rulegraph: .venv/ready ## the picture in the README; needs Debian's package graphviz
 	snakemake --rulegraph dot results/main/report/report.html | dot -Tsvg > docs/rulegraph.svg
 
-lock: .venv/ready ## choose new versions of everything
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" pyproject.toml --group dev --output-file requirements.lock
-	echo uv | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" - --output-file bootstrap.lock
-	echo pydensecrf2 | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--constraint requirements.lock --custom-compile-command "make lock" - --output-file crf.lock
-	echo snakemake-executor-plugin-slurm | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --constraint requirements.lock --custom-compile-command "make lock" - --output-file slurm.lock
-	printf '%s\n' onnxruntime onnxscript | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --constraint requirements.lock --custom-compile-command "make lock" - --output-file export.lock
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
 
-.venv/ready: requirements.lock bootstrap.lock
+lock: .venv/ready ## choose new versions of everything
+	$(LOCK) pyproject.toml --group dev --output-file locks/requirements.lock
+	echo uv | $(LOCK) - --output-file locks/bootstrap.lock
+	for extra in $(OPTIONAL); do \
+		python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$$extra'], sep='\n')" | \
+			$(LOCK) --constraint locks/requirements.lock - --output-file locks/$$extra.lock; \
+	done
+
+.venv/ready: locks/requirements.lock locks/bootstrap.lock
 	python3 -m venv .venv || { echo "python3 cannot make a virtual environment: install python3-venv"; exit 1; }
-	python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
-	uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/bootstrap.lock
+	uv pip install --quiet --compile-bytecode --require-hashes -r locks/requirements.lock
 	touch $@
