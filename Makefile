@@ -37,7 +37,7 @@ $(OPTIONAL): .venv/ready ## the extras of pyproject.toml, which says what each i
 		{ echo "locks/$@.lock could not be installed$(TAKES_$@)"; exit 1; }
 
 adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
-	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" || \
+	@snakemake --dry-run 2>&1 | grep "Nothing to be done" > /dev/null || \
 		{ echo "Snakemake has work left: run 'snakemake --cores all' first"; exit 1; }
 	dvc commit --force --quiet --no-relink # links to DVC's cache would have new times
 
@@ -46,7 +46,7 @@ adopt-snakemake: .venv/ready ## after DVC ran: Snakemake takes the results as th
 	snakemake --touch --cores 1 --quiet all
 
 adopt-ablations: .venv/ready ## after `snakemake ablations` ran: DVC knows each run as an experiment of its name
-	@snakemake --dry-run ablations 2>&1 | grep -q "Nothing to be done" || \
+	@snakemake --dry-run ablations 2>&1 | grep "Nothing to be done" > /dev/null || \
 		{ echo "Snakemake has work left: run 'snakemake --cores all ablations' first"; exit 1; }
 	python -m workflow.experiments
 
