@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 OPTIONAL := crf slurm export ssh
 TAKES_crf := ; to compile it takes Debian's g++ and python3-dev, or the like
 
-.PHONY: run check lint test cluster package $(OPTIONAL) adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
+.PHONY: run check lint test cluster package $(OPTIONAL) deps adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
 run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
 	snakemake --cores all --quiet host reason rules
@@ -35,6 +35,9 @@ package: .venv/ready ## what users of `pip install .` get, in a folder of its ow
 $(OPTIONAL): .venv/ready ## the extras of pyproject.toml, which says what each is for
 	uv pip install --quiet --compile-bytecode --require-hashes --build-constraints locks/requirements.lock -r locks/$@.lock || \
 		{ echo "locks/$@.lock could not be installed$(TAKES_$@)"; exit 1; }
+
+deps: .venv/ready ## after a change of imports: the code of each stage, into dvc.yaml
+	python -m workflow.code
 
 adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
 	@snakemake --dry-run 2>&1 | grep "Nothing to be done" > /dev/null || \

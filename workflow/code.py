@@ -1,0 +1,55 @@
+"""`make deps`: the code that each stage runs, read from its imports, is written into dvc.yaml."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from workflow.stages import DECLARATION
+
+# code that every stage runs, and that cannot change what comes out: the command line and the checks of params
+FRAME = {"plda/__init__.py", "plda/__main__.py", "plda/errors.py", "plda/params.py"}
+
+
+def code_of(stage: str, root: Path = Path()) -> list[str]:
+    """The files of plda, and the templates beside them, that a stage's function reads when it runs.
+
+    Raises:
+        FileNotFoundError: there is no such stage in plda/stages below `root`.
+    """
+    found, waiting = set(), [f"plda/stages/{stage}.py"]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found |= {path, *(str(p.relative_to(root)) for p in (root / path).parent.glob("*.j2"))}
+        names = (name.replace(".", "/") + ".py" for name in _imported((root / path).read_text()))
+        waiting += [name for name in names if (root / name).exists()]  # the others are no modules
+    return sorted(found - FRAME)
+
+
+def with_code(declaration: str, root: Path = Path()) -> str:
+    """dvc.yaml's text with the code of each stage as the last of its deps, and all else as it was."""
+
+    def rewritten(stage: re.Match[str]) -> str:
+        name, before, deps = stage.groups()
+        data = re.sub(r"^      - plda/.*\n", "", deps, flags=re.M)
+        code = "".join(f"      - {path}\n" for path in code_of(name, root))
+        return f"  {name}:\n{before}{data}{code}"
+
+    return re.sub(
+        r"^  (\w+):\n((?:    .*\n)*?    deps:\n)((?:      .*\n)*)", rewritten, declaration, flags=re.M
+    )
+
+
+def _imported(code: str) -> Iterator[str]:
+    """What of plda a file imports, at its top or later: modules, and names that may be modules."""
+    for node in ast.walk(ast.parse(code)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{name}" for name in names)]
+        yield from (name for name in names if name.startswith("plda."))
+
+
+if __name__ == "__main__":
+    DECLARATION.write_text(with_code(DECLARATION.read_text()))
