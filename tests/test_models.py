@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.ops import SqueezeExcitation
 
 from plda.data.images import VOID
 from plda.models.backbones import STAGES, build_backbone, classifier, load_backbone
@@ -43,19 +44,41 @@ def reference(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
     return nn.Sequential(*list(network.children())[:-2])(image)
 
 
-def test_dilation_is_that_of_torchvisions_segmentation_models() -> None:
-    image = torch.randn(1, 3, 64, 96)
-    resnet = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).eval()
-    mobilenet = torchvision.models.mobilenetv3.mobilenet_v3_large(dilated=True).eval()
-    for name, network, output_stride in (
-        ("resnet50", resnet, 8),
-        ("mobilenet_v3_large", mobilenet, 16),
-    ):
-        backbone = build_backbone(name, output_stride=output_stride)
-        load_backbone(backbone, name, network.state_dict())
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dilated_backbone_sees_the_same_at_every_second_pixel(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else weights learnt without dilation mean something else with it."""
+    # it weighs channels by their mean over all pixels, of which a dilated network has more
+    monkeypatch.setattr(SqueezeExcitation, "forward", lambda _, features: features)
+    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    plain = build_backbone(name).double().train()
+    for norm in (m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = None  # it takes over what it sees: without that, deep features fade to nothing
+    with torch.no_grad():
+        plain(torch.randn(4, 3, 64, 64, dtype=torch.float64))
+        expected = plain.eval()(image)
+    # at 8, ConvNeXt's second even kernel is padded evenly, which moves what it sees by one pixel
+    for output_stride in (16,) if name.startswith("convnext") else (16, 8):
+        dilated = build_backbone(name, output_stride=output_stride).double()
+        dilated.load_state_dict(plain.state_dict())
         with torch.no_grad():
-            ours, theirs = backbone.eval()(image)["stage4"], reference(network, image)
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+            features = dilated.eval()(image)
+        for stage, stride in zip(STAGES, (4, 8, 16, 32), strict=True):
+            every = max(1, stride // output_stride)
+            assert expected[stage].abs().max() > 0.01
+            torch.testing.assert_close(features[stage][..., ::every, ::every], expected[stage])
+
+
+def test_dilation_is_that_of_torchvisions_segmentation_networks() -> None:
+    image = torch.randn(1, 3, 64, 96)
+    network = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).eval()
+    backbone = build_backbone("resnet50", output_stride=8)
+    load_backbone(backbone, "resnet50", network.state_dict())
+    with torch.no_grad():
+        ours, theirs = backbone.eval()(image)["stage4"], reference(network, image)
+    assert theirs.abs().max() > 0.01
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_frozen_batch_norm_changes_nothing_in_training() -> None:

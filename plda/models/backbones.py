@@ -7,6 +7,7 @@ any file made for torchvision can be read; the names of resnet38d: plda/models/r
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torchvision
@@ -15,6 +16,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from plda.models.resnet38d import ResNet38d
 
+PROBE = 64  # pixels, side of an image that a network is tried on
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # at stride 4, 8, 16, 32 before dilation
 OWN: dict[str, Callable[[], nn.Module]] = {  # networks that torchvision has no name for
     "resnet10": lambda: ResNet(BasicBlock, [1, 1, 1, 1]),  # the smallest of its family
@@ -62,7 +64,7 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _probe(self) -> dict[str, Tensor]:
         self.eval()
-        features: dict[str, Tensor] = self(torch.zeros(1, 3, 64, 64))
+        features: dict[str, Tensor] = self(torch.zeros(1, 3, PROBE, PROBE))
         return features
 
 
@@ -82,10 +84,8 @@ def build_backbone(name: str, *, output_stride: int = 32, batch_norm: str = "tra
         batch_norm: "trained" or "frozen".
     """
     stages = _split(classifier(name))
-    rate = 1
-    for stage, stride in zip(STAGES, (4, 8, 16, 32), strict=True):
-        if stride > output_stride:
-            rate = _dilate(stages[stage], rate)
+    if output_stride < 32:
+        _keep_resolution(stages, output_stride)
     return Backbone(stages, frozen=batch_norm == "frozen")
 
 
@@ -121,28 +121,37 @@ def _stride(block: nn.Module) -> int:
     return max((m.stride[0] for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
 
 
-def _dilate(stage: nn.Module, rate: int) -> int:
-    """Keep the resolution in a stage that would halve it, in place.
+def _keep_resolution(stages: Mapping[str, nn.Module], output_stride: int) -> None:
+    """Undo, in place, each halving beyond `output_stride`, and dilate the kernels behind it.
 
-    Kernels up to the one that halved see the spacing `rate` that earlier stages left, later ones twice that.
-
-    Returns:
-        The spacing that this stage leaves.
+    What a convolution sees has stride s in the network as it is, which a look at an image tells, whatever
+    path leads there. A kernel then takes each (s / output_stride)-th pixel: the same ones as before.
     """
-    spacing = rate
-    for convolution in _convolutions(stage):
-        halves = convolution.stride[0] > 1
-        convolution.stride = (1, 1)
+    for convolution, seen in _strides_seen(stages).items():
+        given = seen * convolution.stride[0]
+        if given <= output_stride:
+            continue
+        convolution.stride = (max(1, output_stride // seen),) * 2
         kernel = convolution.kernel_size[0]
         if kernel > 1:
+            spacing = max(1, seen // output_stride)
             convolution.dilation = (spacing, spacing)
             # an even kernel (ConvNeXt's 2x2) has no symmetric padding
             pad = spacing * (kernel - 1)
             convolution.padding = "same" if pad % 2 else (pad // 2, pad // 2)
-        if halves:
-            spacing = 2 * rate
-    return 2 * rate
 
 
-def _convolutions(stage: nn.Module) -> list[nn.Conv2d]:
-    return [m for m in stage.modules() if isinstance(m, nn.Conv2d)]
+@torch.no_grad()
+def _strides_seen(stages: Mapping[str, nn.Module]) -> dict[nn.Conv2d, int]:
+    """How much smaller than the image are the maps that each convolution is given."""
+    network = nn.Sequential(*stages.values()).eval()
+    seen: dict[nn.Conv2d, int] = {}
+
+    def note(convolution: nn.Module, given: tuple[Tensor]) -> None:
+        seen[cast(nn.Conv2d, convolution)] = PROBE // given[0].shape[-1]
+
+    hooks = [m.register_forward_pre_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    network(torch.zeros(1, 3, PROBE, PROBE))
+    for hook in hooks:
+        hook.remove()
+    return seen

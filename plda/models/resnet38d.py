@@ -97,7 +97,6 @@ class ResNet38d(nn.ModuleDict):
             stages[-1] += _activation(first["bn_branch2a"])
             if level.name in CUTS:
                 stages.append([])
-            # branch2 first: dilation is worked out in the order of the convolutions
             stages[-1].append(Sum(_branch2(first, level.dropout), first["conv_branch1"]))
             for block in rest:
                 branch2 = nn.Sequential(*_activation(block["bn_branch2a"]), _branch2(block, level.dropout))
