@@ -4,7 +4,7 @@ import copy
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,8 +13,10 @@ from PIL import Image
 from server import Server, serving
 
 from plda.__main__ import main
+from plda.params import TrainCam
 
 ROOT = Path(__file__).parents[1]
+BASELINES = get_args(TrainCam.model_fields["baseline"].annotation)
 TRAINER = {"epochs": 2, "batch_size": 4, "crop": 64}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import BASELINES
 from test_masks import pamr_by_loops
 from torch import Tensor
 
@@ -284,7 +285,7 @@ def test_the_second_look_leaves_no_trace_in_batch_norm() -> None:
         assert torch.equal(value, network.network.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("baseline", ["cam", "seam"])
+@pytest.mark.parametrize("baseline", BASELINES)
 def test_weights_switch_the_parts_on_and_off(baseline: str) -> None:
     network, batch = learner(baseline, background="both")
     losses = network(batch, 0.5)

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from conftest import BASELINES
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
 from plda.data.images import VOID
 from plda.models.backbones import STAGES, build_backbone, classifier, load_backbone
+from plda.models.baselines import build_baseline
 from plda.models.cam import CamNetwork, tag_loss
 from plda.models.saved import Architecture, load_network, save_network
 from plda.models.segmenters import Segmenter, mask_loss
@@ -109,6 +111,26 @@ def test_tag_loss_is_the_formula() -> None:
             p = 1 / (1 + math.exp(-logit))
             expected -= math.log(p if tags[b, c] else 1 - p) / 6
     assert float(tag_loss(output, tags)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_keeps_the_contract(name: str) -> None:
+    """What the stages and PLDA take for granted; PLDA itself on each: tests/test_adaptation.py."""
+    network = build_baseline(name, build_backbone("resnet10", output_stride=16), 3).train()
+    image, tags = torch.randn(2, 3, 64, 80), torch.tensor([[1.0, 0, 1], [0, 0, 1]])
+    output, parts = network.losses(image, tags)
+    assert tuple(output.features) == STAGES
+    assert output.scores.shape == output.maps.shape == (2, 3, 4, 5)
+    assert output.logits.shape == (2, 3)
+    assert (output.maps >= 0).all()
+    assert "tags" in parts
+    torch.stack(list(parts.values())).sum().backward()
+    assert all(weight.grad is not None for weight in network.backbone.parameters())
+    assert network.head.weight.grad.any()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse, parts = network.losses(image, tags)
+    assert coarse.scores.dtype == coarse.maps.dtype == coarse.logits.dtype == torch.float32
+    assert all(torch.isfinite(part) for part in parts.values())
 
 
 @pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])

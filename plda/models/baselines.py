@@ -1,5 +1,7 @@
 """The baselines by name, and how one is trained on image tags."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -8,12 +10,12 @@ from plda.models.cam import CamNetwork
 from plda.models.seam import SeamNetwork
 
 Baseline = CamNetwork | SeamNetwork
+KINDS: dict[str, Callable[[Backbone, int], Baseline]] = {"cam": CamNetwork, "seam": SeamNetwork}
 
 
 def build_baseline(name: str, backbone: Backbone, classes: int) -> Baseline:
-    """The baseline `name`, "cam" or "seam", for so many classes without background."""
-    kinds: dict[str, type[CamNetwork] | type[SeamNetwork]] = {"cam": CamNetwork, "seam": SeamNetwork}
-    return kinds[name](backbone, classes)
+    """The baseline `name`, see KINDS, for so many classes without background."""
+    return KINDS[name](backbone, classes)
 
 
 class TagLearner(nn.Module):
