@@ -37,7 +37,9 @@ def page() -> str:
     def row(name: str, value: Any) -> str:
         about = words.get(name) or next((alike[key] for key in _names(name) if key in alike), "")
         kind = in_words(find(schema, name))
-        others = [f"{preset} `{written(v[name])}`" for preset, v in presets.items() if v[name] != value]
+        others = [
+            f"{preset} `{written(v[name])}`" for preset, v in presets.items() if v.get(name, value) != value
+        ]
         shown = f"`{written(value)}`" if written(value) else "empty"
         return f"| `{name}` | {kind} | {shown} | {about} | {', '.join(others)} |"
 
@@ -104,7 +106,8 @@ def find(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`node`, or the definition that it refers to."""
+    """`node`, or the definition that it refers to; of a section that may be left out, the section."""
+    node = node["anyOf"][0] if "$ref" in node.get("anyOf", [{}])[0] else node
     return schema["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
 
 

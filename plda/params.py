@@ -1,7 +1,8 @@
 """What params.yaml may say: one frozen class per section, with types and ranges.
 
 There are no defaults: what a run used stands in its params file, complete. Unknown and missing keys, wrong
-types and values out of range are refused before any work starts.
+types and values out of range are refused before any work starts. What no run uses may be left out where None
+is allowed: the sections of refinements that are in no chain.
 """
 
 from collections.abc import Sequence
@@ -161,14 +162,21 @@ class Crf(Section):
 
 
 class Refinement(Section):
-    """A chain of refinements, and a section for each that may be in it."""
+    """A chain of refinements, and a section for each of them; one that is not in the chain needs none."""
 
     refinement: Sequence[str]
-    pamr: Pamr
-    crf: Crf
+    pamr: Pamr | None = None
+    crf: Crf | None = None
+
+    def of(self, step: str) -> dict[str, Any]:
+        """What is said of a step of the chain."""
+        return dict(getattr(self, step))
 
     @model_validator(mode="after")
     def _chain_is_sound(self) -> "Refinement":
+        for step in self.refinement:
+            if getattr(self, step) is None:
+                raise ValueError(f"{step}: is missing, and stands in refinement")
         if len(set(self.refinement)) < len(self.refinement):
             raise ValueError("refinement: a step stands twice")
         if "crf" in self.refinement[:-1]:
@@ -192,7 +200,7 @@ class MakeMasks(Refinement):
     refinement: list[Literal["pamr", "random_walk", "crf"]]
     background_score: BackgroundScore
     undecided: Annotated[float, Field(ge=0, lt=1)]
-    random_walk: RandomWalk
+    random_walk: RandomWalk | None = None
 
 
 class TrainSegmenter(Training):

@@ -168,6 +168,7 @@ def test_a_wrong_table_is_refused(
         ({"make_masks__refinement": ["pamr", "blur"]}, ["make_masks.refinement.1: ", "'blur'"]),
         ({"make_masks__refinement": ["pamr", "pamr"]}, ["make_masks: refinement: a step stands twice"]),
         ({"make_masks__refinement": ["crf", "pamr"]}, ["make_masks: refinement: crf comes last"]),
+        ({"make_masks__pamr": None}, ["make_masks: pamr: is missing, and stands in refinement"]),
         ({"train_boundary__enabled": False}, ["random_walk needs the boundary network"]),
         ({"train_boundary__seeds__margin": -0.1}, ["train_boundary.seeds.margin"]),
         ({"train_boundary__seeds__refinement": ["random_walk"]}, ["train_boundary.seeds.refinement.0"]),

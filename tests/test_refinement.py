@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import run_stage, write_params
+import yaml
+from conftest import run_stage, small_params, write_params
 
 from plda.data.archive import Archive
 from plda.data.images import VOID, enlarge_mask, read_mask
@@ -18,11 +20,13 @@ from plda.masks.affinity import Offset, affinities, affinities_of, offsets, path
 from plda.masks.boundary import EPSILON, BoundaryLearner, confident_masks, pair_losses
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask, mask_name
-from plda.masks.refinement import Refined, by_size
+from plda.masks.refinement import COLOURS, Refined, by_size, colour_step
+from plda.masks.steps import STEPS
 from plda.masks.walk import NEGLIGIBLE, chebyshev, random_walk
 from plda.models.backbones import build_backbone
 from plda.models.boundary import BoundaryNetwork
 from plda.models.saved import load_network
+from plda.params import MakeMasks, read_params
 from plda.scoring.masks import trimap
 
 CLASSES = ("background", "cat", "dog")
@@ -199,6 +203,41 @@ def test_a_boundary_network_finds_the_edge_between_two_colours() -> None:
         assert abs(int(columns.argmax()) - edge // 4) <= 1
         assert columns.max() > 4 * columns.mean()
     assert all(torch.equal(w, weights[name]) for name, w in network.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_every_refinement_by_colours_keeps_the_contract(name: str) -> None:
+    step = colour_step(name, small_params()["make_masks"][name])
+    images = torch.randint(0, 256, (2, 3, 50, 66), dtype=torch.uint8)
+    images[1] = 77  # where nothing can be told from colours
+    maps = torch.rand(2, 2, 13, 17)
+    maps[:, 1] = 0.25
+    given = images.clone(), maps.clone()
+    refined = step(images, maps)
+    assert refined.shape == maps.shape and refined.dtype == torch.float32
+    assert refined.min() >= 0 and refined.max() <= 1
+    assert not torch.allclose(refined[:, 0], maps[:, 0])
+    torch.testing.assert_close(refined[:, 1], maps[:, 1])  # what is even stays so
+    assert torch.equal(images, given[0]) and torch.equal(maps, given[1])
+    torch.testing.assert_close(step(images[:1], maps[:1]), refined[:1])  # no image sees another
+
+
+def test_every_step_of_a_refinement_is_known_everywhere() -> None:
+    (names,) = (get_args(item) for item in get_args(MakeMasks.model_fields["refinement"].annotation))
+    assert set(names) == set(STEPS) == {*COLOURS, "random_walk", "crf"}
+    assert set(names) <= set(small_params()["make_masks"]), "params.yaml shows what each may be told"
+
+
+def test_a_step_that_is_in_no_chain_needs_no_section(tmp_path: Path) -> None:
+    params = small_params(make_masks__refinement=["pamr"])
+    del (
+        params["make_masks"]["crf"],
+        params["make_masks"]["random_walk"],
+        params["train_boundary"]["seeds"]["crf"],
+    )
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    assert read_params(path).make_masks.of("pamr") == {"iterations": 10}
 
 
 def entry(name: str, height: int = 4, width: int = 6, tags: tuple[str, ...] = ("cat", "dog")) -> Entry:

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from plda.masks.steps import AFTER
 from plda.report import charts
 from plda.report.facts import written
-from plda.report.page import STEPS, template
+from plda.report.page import template
 from workflow.ablations import Ablations
 
-SETS = {**charts.TITLES, **STEPS}
+SETS = {**charts.TITLES, **AFTER}
 MEASURES = {
     "miou": "mIoU",
     "miou_outlines": "mIoU at outlines",

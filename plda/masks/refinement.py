@@ -35,6 +35,9 @@ DECIDED = 0.5  # background score of a CRF's maps, which have weighed it
 Step = Callable[[Tensor, Tensor], Tensor]
 """(B, 3, H, W) uint8 RGB and the images' (B, K, h, w) maps in [0, 1], to such maps."""
 
+COLOURS: dict[str, Callable[..., Tensor]] = {"pamr": pamr}
+"""Those by colours alone: (B, 3, h, w) RGB and (B, K, h, w) maps, both in [0, 1], to such maps."""
+
 
 class Refined(NamedTuple):
     """One image's maps, as they are and after each step of a chain.
@@ -58,11 +61,11 @@ class Refined(NamedTuple):
         return last
 
 
-def colour_step(iterations: int) -> Step:
-    """PAMR, see `plda.adaptation.pamr`."""
+def colour_step(name: str, settings: Mapping[str, Any]) -> Step:
+    """The refinement `name` of COLOURS."""
 
     def step(images: Tensor, maps: Tensor) -> Tensor:
-        return pamr(resize(images / 255, maps.shape[-2:]), maps, iterations=iterations)
+        return COLOURS[name](resize(images / 255, maps.shape[-2:]), maps, **settings)
 
     return step
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import plda
 from plda.data.index import Entry
+from plda.masks.steps import STEPS
 from plda.params import read_params
 
 SECTIONS_OF_PLACE = {"compute"}  # says where a stage runs, not what it computes
@@ -164,8 +165,7 @@ def _masked(entries: Sequence[Entry]) -> str:
 
 
 def _refinement(params: Mapping[str, Any]) -> str:
-    names = {"pamr": "PAMR", "random_walk": "random walk", "crf": "dense CRF"}
-    return ", then ".join(names[step] for step in params["make_masks"]["refinement"]) or "none"
+    return ", then ".join(STEPS[step] for step in params["make_masks"]["refinement"]) or "none"
 
 
 def _backbone(settings: Mapping[str, Any]) -> str:

@@ -10,12 +10,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 from plda.adaptation.reversal import reversal_strength
 from plda.data.images import PALETTE, VOID
 from plda.data.tags import Occurrence
+from plda.masks.steps import AFTER
 from plda.report import charts
 from plda.report.facts import Differences, gist
 from plda.report.gallery import HEAT, SPLITS, Row
 from plda.scoring.confusion import Confusion
 
-STEPS = {"pamr": "after PAMR", "random_walk": "after the random walk", "crf": "after the CRF"}
 MOST_CLASSES = 25  # of a matrix that can be read
 MISTAKES = 6  # told in words
 
@@ -97,7 +97,7 @@ def render(
         missed=_missed(confusion),
         mistakes=mistakes(confusion, classes),
         titles=charts.TITLES,
-        steps=STEPS,
+        steps=AFTER,
         parts=any("recall_telling" in scores for scores in metrics.values() if isinstance(scores, dict)),
         charts=drawn,
         gallery={split: [row for row in rows if row.entry.split == split] for split in reversed(SPLITS)},
@@ -158,7 +158,7 @@ def _steps(
     network = "network" if supervision == "tags" else "network, fully\nsupervised"
     sets = {
         "seeds": ("CAM seeds", False),
-        **{step: (STEPS[step], False) for step in refinement},
+        **{step: (AFTER[step], False) for step in refinement},
         "pseudo_masks": ("pseudo-masks", False),
         "predictions": (f"{network}\n(unseen images)", True),
     }

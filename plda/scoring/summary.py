@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from plda.masks.steps import AFTER
 from plda.scoring.confusion import Confusion, percent
 from plda.scoring.masks import OUTLINE, Scored
 
@@ -129,9 +130,7 @@ def summarise(metrics: Mapping[str, Any]) -> str:
 
 _ROWS = (
     ("seeds", "CAM seeds", "train"),
-    ("pamr", "after PAMR", "train"),
-    ("random_walk", "after the random walk", "train"),
-    ("crf", "after the CRF", "train"),
+    *((step, title, "train") for step, title in AFTER.items()),
     ("pseudo_masks", "pseudo-masks", "train"),
     ("predictions", "segmentation", "val"),
 )

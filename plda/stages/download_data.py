@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from plda.data.published import obtain, read_table
+from plda.data.published import Table, obtain, read_table
 from plda.files import write_json
 from plda.params import DownloadData, Origin
 
@@ -19,7 +19,7 @@ def download_data(table: Path, archives: Path, *, source: Origin, download_data:
         source: of the images; one that is not downloaded has no archives.
         download_data: its section of the params.
     """
-    if source not in ("voc2012", "coco2014"):
+    if source not in Table.model_fields:
         write_json(archives, {"places": {}, "counts": {}})
         return
     published = getattr(read_table(table), source)

@@ -75,7 +75,7 @@ def make_masks(
         *_, background = scores.values()
         decided = chain(entries)
         if finish:
-            decided = with_crf(decided, background, settings.crf.model_dump(), torch.get_num_threads())
+            decided = with_crf(decided, background, settings.of("crf"), torch.get_num_threads())
             scores["crf"] = background = DECIDED
         with replacing(pseudo_masks) as folder, packing(refined_cams, compressed=True) as add:
             for image in tqdm(decided, total=len(entries), unit="image", disable=not sys.stderr.isatty()):
@@ -105,11 +105,13 @@ class _Refinement:
         self._steps: dict[str, Step] = {}
         for name in settings.refinement:
             match name:
-                case "pamr":
-                    self._steps[name] = colour_step(settings.pamr.iterations)
                 case "random_walk":
                     network = load_network(boundary_network, "boundary", names).to(device)
-                    self._steps[name] = walk_step(network, **settings.random_walk.model_dump())
+                    self._steps[name] = walk_step(network, **settings.of(name))
+                case "crf":  # works on the images that come out of all others
+                    pass
+                case _:
+                    self._steps[name] = colour_step(name, settings.of(name))
 
     def __call__(self, together: Sequence[Entry]) -> list[Refined]:
         """See `plda.masks.refinement.refined`."""

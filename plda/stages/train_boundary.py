@@ -21,7 +21,15 @@ from plda.masks.boundary import BoundaryLearner, confident_masks
 from plda.masks.cams import Cams
 from plda.masks.crf import require
 from plda.masks.folder import mask_name
-from plda.masks.refinement import Refined, background_scores_of, by_size, colour_step, refined, with_crf
+from plda.masks.refinement import (
+    Refined,
+    Step,
+    background_scores_of,
+    by_size,
+    colour_step,
+    refined,
+    with_crf,
+)
 from plda.models.baselines import Baseline
 from plda.models.boundary import BoundaryNetwork
 from plda.models.saved import read_network, save, save_network
@@ -111,7 +119,8 @@ def _write_seeds(
     settings: BoundarySeeds,
     device: torch.device,
 ) -> None:
-    steps = {"pamr": colour_step(settings.pamr.iterations)} if "pamr" in settings.refinement else {}
+    before = [name for name in settings.refinement if name != "crf"]
+    steps: dict[str, Step] = {name: colour_step(name, settings.of(name)) for name in before}
 
     def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
         for together in by_size(entries):
@@ -120,7 +129,7 @@ def _write_seeds(
     decide = None
     if "crf" in settings.refinement:
         require("train_boundary.seeds.refinement")
-        decide = partial(with_crf, settings=settings.crf.model_dump(), processes=torch.get_num_threads())
+        decide = partial(with_crf, settings=settings.of("crf"), processes=torch.get_num_threads())
     scores, _ = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
     *_, background = scores.values()
     sure = confident_masks(

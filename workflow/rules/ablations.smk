@@ -17,6 +17,7 @@ rule compare_runs:
         "workflow/compare.py",
         "workflow/comparison.py",
         "workflow/comparison.html.j2",
+        "plda/masks/steps.py",
         "plda/report/charts.py",
         "plda/report/facts.py",
         "plda/report/page.py",
