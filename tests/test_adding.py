@@ -1,0 +1,80 @@
+"""The pages that say how to add something, each followed to the letter in a copy of this tree."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from conftest import ROOT
+from test_engines import Tree
+
+
+class Block(NamedTuple):
+    """A fenced block of a page; `path` is the new file that it is the text of."""
+
+    path: str | None
+    kind: str
+    text: str
+
+
+def read_blocks(page: Path) -> list[Block]:
+    found = re.findall(r"(?:^New, `([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    return [Block(path or None, kind, text) for path, kind, text in found]
+
+
+class Copy(Tree):
+    """A clone of this working tree as it is, params included, in which a page can be followed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        shutil.copy2(ROOT / "params.yaml", folder)
+        (folder / ".venv").mkdir()
+        (folder / ".venv/ready").touch()  # the environment is the one that runs this test
+        self.commit()
+
+    def follow(self, page: Path) -> str:
+        """Write what the page says and run its commands, in order; what the commands said."""
+        said = ""
+        for path, kind, text in read_blocks(page):
+            if path:
+                assert not (self.folder / path).exists(), path
+                (self.folder / path).write_text(text)
+            elif kind == "diff":
+                subprocess.run(["git", "apply", "-"], cwd=self.folder, input=text, text=True, check=True)
+            elif kind == "sh":
+                said += self.run("bash", "-euo", "pipefail", "-c", text)
+        self.run("ruff", "check", "--quiet", ".")
+        self.run("ruff", "format", "--check", "--quiet", ".")
+        return said
+
+    def result(self, name: str) -> Path:
+        return self.folder / "results/main" / name
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("adding-*.md")), ids=lambda page: page.stem)
+def test_a_page_says_how_many_lines_it_takes(page: Path) -> None:
+    written = [
+        line
+        for path, kind, text in read_blocks(page)
+        for line in text.splitlines()
+        if path or (kind == "diff" and re.match(r"\+(?!\+\+ )", line))
+    ]
+    assert re.findall(r"^Lines: (\d+)", page.read_text(), re.M) == [str(len(written))]
+
+
+def test_adding_a_backbone(copy: Copy) -> None:
+    said = copy.follow(ROOT / "docs/adding-a-backbone.md")
+    assert re.search(r"^\.\. +\[100%\]", said, re.M), said  # the tests had the new name
+    network = torch.load(copy.result("train_cam/network.pt"))
+    assert network["architecture"]["backbone"] == "regnet_y_400mf"
+    assert "backbone.stages.stage1.1.block1-0.f.a.0.weight" in network["weights"], list(network["weights"])[
+        :20
+    ]
