@@ -10,7 +10,10 @@ from plda.models.cam import CamNetwork
 from plda.models.seam import SeamNetwork
 
 Baseline = CamNetwork | SeamNetwork
-KINDS: dict[str, Callable[[Backbone, int], Baseline]] = {"cam": CamNetwork, "seam": SeamNetwork}
+KINDS: dict[str, Callable[[Backbone, int], Baseline]] = {
+    "cam": CamNetwork,
+    "seam": SeamNetwork,
+}
 
 
 def build_baseline(name: str, backbone: Backbone, classes: int) -> Baseline:
