@@ -1,7 +1,6 @@
 """The pages that say how to add something, each followed to the letter in a copy of this tree."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +29,8 @@ class Copy(Tree):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        shutil.copy2(ROOT / "params.yaml", folder)
+        params = (ROOT / "params.yaml").read_text()
+        (folder / "params.yaml").write_text(params.replace("workers: 1", "workers: 0"))  # no process more
         (folder / ".venv").mkdir()
         (folder / ".venv/ready").touch()  # the environment is the one that runs this test
         self.commit()
@@ -78,3 +78,10 @@ def test_adding_a_backbone(copy: Copy) -> None:
     assert "backbone.stages.stage1.1.block1-0.f.a.0.weight" in network["weights"], list(network["weights"])[
         :20
     ]
+
+
+def test_adding_a_baseline(copy: Copy) -> None:
+    said = copy.follow(ROOT / "docs/adding-a-baseline.md")
+    assert re.search(r"^\.\.\. +\[100%\]", said, re.M), said  # its own test, the contract, PLDA
+    assert torch.load(copy.result("train_cam/network.pt"))["architecture"]["head"] == "lse"
+    assert (copy.folder / "dvc.yaml").read_text().count("plda/models/lse.py") == 7
