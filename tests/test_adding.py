@@ -1,7 +1,9 @@
 """The pages that say how to add something, each followed to the letter in a copy of this tree."""
 
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +11,14 @@ import pytest
 import torch
 from conftest import ROOT
 from test_engines import Tree
+
+from plda.data.archive import Archive
+
+READ_RUNS = """
+from pathlib import Path
+from workflow.runs import read_runs
+read_runs(Path("dvc.yaml"), Path("params.yaml"), Path("ablations.yaml"))
+"""
 
 
 class Block(NamedTuple):
@@ -46,6 +56,9 @@ class Copy(Tree):
                 subprocess.run(["git", "apply", "-"], cwd=self.folder, input=text, text=True, check=True)
             elif kind == "sh":
                 said += self.run("bash", "-euo", "pipefail", "-c", text)
+            elif kind == "yaml":
+                (self.folder / "ablations.yaml").write_text(text)
+                self.run(sys.executable, "-c", READ_RUNS)
         self.run("ruff", "check", "--quiet", ".")
         self.run("ruff", "format", "--check", "--quiet", ".")
         return said
@@ -85,3 +98,17 @@ def test_adding_a_baseline(copy: Copy) -> None:
     assert re.search(r"^\.\.\. +\[100%\]", said, re.M), said  # its own test, the contract, PLDA
     assert torch.load(copy.result("train_cam/network.pt"))["architecture"]["head"] == "lse"
     assert (copy.folder / "dvc.yaml").read_text().count("plda/models/lse.py") == 7
+
+
+def test_adding_a_refinement(copy: Copy) -> None:
+    said = copy.follow(ROOT / "docs/adding-a-refinement.md")
+    assert re.search(r"^\.\.\. +\[100%\]", said, re.M), (
+        said
+    )  # its own test, the contract, the tables of names
+    made = copy.result("make_masks")
+    scores = json.loads((made / "background_scores.json").read_text())["scores"]
+    assert list(scores) == ["seeds", "guided_filter"]
+    raw, after = Archive(copy.result("infer_cams/cams.npz")), Archive(made / "cams.npz")
+    assert set(after.names()) == {f"guided_filter/{name}" for name in raw.names()}
+    assert all(after.read(f"guided_filter/{name}") != raw.read(name) for name in raw.names())
+    assert (copy.folder / "dvc.yaml").read_text().count("plda/masks/guided_filter.py") == 2
