@@ -9,15 +9,24 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, encoded, photo
 from test_engines import Tree
 
 from plda.data.archive import Archive
+from plda.data.index import read_index
 
 READ_RUNS = """
 from pathlib import Path
 from workflow.runs import read_runs
 read_runs(Path("dvc.yaml"), Path("params.yaml"), Path("ablations.yaml"))
+"""
+DRAW_PETS = """
+import sys, yaml
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_pets import archive_table, draw
+table = archive_table(draw(Path("downloads")))
+Path("workflow/archives.yaml").write_text(yaml.safe_dump(table))
 """
 
 
@@ -80,7 +89,8 @@ def test_a_page_says_how_many_lines_it_takes(page: Path) -> None:
         for line in text.splitlines()
         if path or (kind == "diff" and re.match(r"\+(?!\+\+ )", line))
     ]
-    assert re.findall(r"^Lines: (\d+)", page.read_text(), re.M) == [str(len(written))]
+    said = re.findall(r"^Lines: (\d+)", page.read_text(), re.M)
+    assert sum(map(int, said)) == len(written)
 
 
 def test_adding_a_backbone(copy: Copy) -> None:
@@ -112,3 +122,26 @@ def test_adding_a_refinement(copy: Copy) -> None:
     assert set(after.names()) == {f"guided_filter/{name}" for name in raw.names()}
     assert all(after.read(f"guided_filter/{name}") != raw.read(name) for name in raw.names())
     assert (copy.folder / "dvc.yaml").read_text().count("plda/masks/guided_filter.py") == 2
+
+
+def test_adding_a_data_set(copy: Copy) -> None:
+    for i, name in enumerate(["train/dog/1.jpg", "train/cat/1.png", "val/dog/2 b.jpg"]):
+        (copy.folder / "photos" / name).parent.mkdir(parents=True)
+        (copy.folder / "photos" / name).write_bytes(encoded(photo(40, 30, i)))
+    copy.follow(ROOT / "docs/adding-a-data-set.md")
+
+    copy.set("source", "folder")
+    copy.set("index_data.folder", "photos")
+    copy.run("snakemake", "--cores", "1", "--until", "index_data")
+    assert rows(copy) == [("train/cat/1", "train", ("cat",)), ("train/dog/1", "train", ("dog",)),
+                          ("val/dog/2 b", "val", ("dog",))]  # fmt: skip
+
+    copy.run(sys.executable, "-c", DRAW_PETS)
+    copy.set("source", "pets")
+    copy.run("snakemake", "--cores", "1", "--until", "index_data")
+    assert rows(copy) == [("Birman_1", "train", ("cat",)), ("pug_10", "train", ("dog",)),
+                          ("Birman_2", "train", ("cat",)), ("boxer_3", "val", ("dog",))]  # fmt: skip
+
+
+def rows(copy: Copy) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(e.key, e.split, e.tags) for e in read_index(copy.result("index_data/index.csv"))]
