@@ -14,18 +14,10 @@ import pytest
 import yaml
 from conftest import ROOT, write_params
 
+from plda.__main__ import STAGES
+
 AFTER_SEGMENTER = ["train_segmenter", "predict_masks", "evaluate", "report"]
-EVERY = [
-    "download_data",
-    "index_data",
-    "download_backbone",
-    "train_cam",
-    "infer_cams",
-    "train_boundary",
-    "make_masks",
-    "evaluate_cams",
-    *AFTER_SEGMENTER,
-]
+EVERY = list(STAGES)
 
 
 class Tree:
