@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, encoded, photo
 from test_engines import Tree
 
-from plda.data.archive import Archive
 from plda.data.index import read_index
+from plda.masks.cams import Cams
 
 READ_RUNS = """
 from pathlib import Path
@@ -81,7 +82,10 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("adding-*.md")), ids=lambda page: page.stem)
+PAGES = [*sorted((ROOT / "docs").glob("adding-*.md")), ROOT / "docs/stages.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_says_how_many_lines_it_takes(page: Path) -> None:
     written = [
         line
@@ -110,18 +114,24 @@ def test_adding_a_baseline(copy: Copy) -> None:
     assert (copy.folder / "dvc.yaml").read_text().count("plda/models/lse.py") == 7
 
 
-def test_adding_a_refinement(copy: Copy) -> None:
+def test_adding_a_refinement_and_then_a_stage(copy: Copy) -> None:
     said = copy.follow(ROOT / "docs/adding-a-refinement.md")
-    assert re.search(r"^\.\.\. +\[100%\]", said, re.M), (
-        said
-    )  # its own test, the contract, the tables of names
+    assert re.search(r"^\.\.\. +\[100%\]", said, re.M), said  # its own test, the contract, the names
     made = copy.result("make_masks")
     scores = json.loads((made / "background_scores.json").read_text())["scores"]
     assert list(scores) == ["seeds", "guided_filter"]
-    raw, after = Archive(copy.result("infer_cams/cams.npz")), Archive(made / "cams.npz")
-    assert set(after.names()) == {f"guided_filter/{name}" for name in raw.names()}
-    assert all(after.read(f"guided_filter/{name}") != raw.read(name) for name in raw.names())
+    raw, after = Cams(copy.result("infer_cams/cams.npz")), Cams(made / "cams.npz")
+    entries = read_index(copy.result("index_data/index.csv"), "train")
+    pairs = [(raw.read(e.key), after.read(f"guided_filter/{e.key}")) for e in entries]
+    assert any(before.any() for before, _ in pairs)
+    assert all(torch.equal(*pair) == (not pair[0].any()) for pair in pairs)
     assert (copy.folder / "dvc.yaml").read_text().count("plda/masks/guided_filter.py") == 2
+
+    said = copy.follow(ROOT / "docs/stages.md")
+    assert copy.dvc_ran(said) == [] and "Running stage 'count_classes'" in said  # nothing else
+    table = pd.read_csv(copy.result("count_classes/classes.csv"))
+    assert table["class"].tolist() == (copy.result("index_data/classes.txt")).read_text().split()
+    assert table["percent"].sum() == pytest.approx(100, abs=0.1)
 
 
 def test_adding_a_data_set(copy: Copy) -> None:
