@@ -3,40 +3,28 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, TRAINER, encoded, photo
+from conftest import ROOT, TRAINER
+from test_adding import read_blocks
 from test_engines import Tree
 
 from plda.__main__ import STAGES
-from plda.data.folder import read_folder
 
 PAGE = ROOT / "docs" / "tutorial.md"
 # what a test cannot wait for, or download
 SMALL = {
     "download_backbone": {name: {"name": "resnet10", "weights": "random"} for name in ("cams", "segmenter")},
+    "compute": {"workers": 0},
     "index_data": {"long_side": 64},
     "train_cam": {**TRAINER, "lr": 0.001, "batch_norm": "trained"},
     "infer_cams": {"scales": [1.0]},
     "train_segmenter": {**TRAINER, "batch_norm": "trained"},
     "report": {"gallery": 4, "worst": 2},
 }
-
-
-class Block(NamedTuple):
-    """What stands between fences: its language and text."""
-
-    language: str
-    text: str
-
-
-def blocks() -> list[Block]:
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert found
-    return [Block(*block) for block in found]
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -53,11 +41,11 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, list[str]]
     """The clone after the last command, and what each of them printed."""
     tree = Tree(tmp_path_factory.mktemp("tutorial"))
     params = tree.folder / "params.yaml"
-    setup, *rest = [block for block in blocks() if block.language in ("sh", "yaml")]
+    setup, *rest = [block for block in read_blocks(PAGE) if block.kind in ("sh", "yaml")]
     assert "make .venv/ready" in setup.text  # the environment that runs this test
     printed = []
     for block in rest:
-        if block.language == "yaml":
+        if block.kind == "yaml":
             said = merged(yaml.safe_load(params.read_text()), yaml.safe_load(block.text))
             params.write_text(yaml.safe_dump(merged(said, SMALL)))
         else:
@@ -88,19 +76,3 @@ def test_what_comes_before_a_change_is_not_done_again(followed: tuple[Tree, list
     assert changed == after
     # the last change of the page: maps, too, but no data
     assert tree.snakemake_plan() == whole[whole.index("train_cam") :]
-
-
-def test_tags_out_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, name in enumerate(["dog/1.jpg", "dog/2.JPG", "cat/1.png", "cat/1.txt"]):
-        (tmp_path / "sorted" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "sorted" / name).write_bytes(encoded(photo(40, 30, number)))
-    [snippet] = [block.text for block in blocks() if block.language == "python"]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(snippet, str(PAGE), "exec"), {})
-    source = read_folder(tmp_path / "sorted")
-    assert source.classes == ("background", "cat", "dog")
-    assert [(row.image, row.split, row.tags) for row in source.rows] == [
-        ("cat/1.png", "val", ("cat",)),
-        ("dog/1.jpg", "train", ("dog",)),
-        ("dog/2.JPG", "train", ("dog",)),
-    ]
