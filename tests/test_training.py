@@ -16,6 +16,7 @@ from conftest import ROOT, Refusal, run_stage, small_params, write_params
 from plda.data.archive import Archive
 from plda.data.index import read_index, write_index
 from plda.data.loading import load_true_mask
+from plda.errors import InputError
 from plda.masks.cams import Cams
 from plda.masks.folder import write_mask
 from plda.models.backbones import build_backbone
@@ -263,6 +264,14 @@ with Checkpoint(Path(sys.argv[1])).locked():
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    checkpoint = Checkpoint(tmp_path / "checkpoints/key")
+    refusal = pytest.raises(InputError, match="key: cannot be written: a part of the path is a file")
+    with refusal, checkpoint.locked():
+        pass
 
 
 def test_no_state_of_another_training_is_resumed(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from plda.errors import InputError
+from plda.files import explaining
 from plda.models.saved import load, save
 
 
@@ -49,12 +50,13 @@ class Checkpoint:
         """Hold the folder for this process alone.
 
         Raises:
-            InputError: another process trains here.
+            InputError: another process trains here, or nothing can be written here.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._folder.with_suffix(".lock"))
         try:
-            lock.acquire(timeout=0)
+            with explaining(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
         except Timeout as error:
             raise InputError(
                 f"{self._folder}: another process is training this very network; wait for it or stop it"
