@@ -9,7 +9,7 @@ import pandas as pd
 from plda.data.creatures import CLASSES, draw
 from plda.data.images import encode_image, encode_mask
 
-TRAIN, VAL, SIZE = 60, 20, 160
+TRAIN, VAL, SIZE = 60, 20, 320
 
 
 def main(folder: Path) -> None:
