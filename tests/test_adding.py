@@ -102,9 +102,7 @@ def test_adding_a_backbone(copy: Copy) -> None:
     assert re.search(r"^\.\. +\[100%\]", said, re.M), said  # the tests had the new name
     network = torch.load(copy.result("train_cam/network.pt"))
     assert network["architecture"]["backbone"] == "regnet_y_400mf"
-    assert "backbone.stages.stage1.1.block1-0.f.a.0.weight" in network["weights"], list(network["weights"])[
-        :20
-    ]
+    assert "backbone.stages.stage1.1.block1-0.f.a.0.weight" in network["weights"]
 
 
 def test_adding_a_baseline(copy: Copy) -> None:

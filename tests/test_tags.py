@@ -43,8 +43,6 @@ def test_a_tenth_of_its_images_without_the_other_is_enough(alone: int, doubted: 
 def test_the_user_is_told_before_anything_is_trained(
     photos: Photos, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos.rows = ["a.jpg,train,cat,a.png", "b.jpg,train,dog;cat,", "c.jpg,val,dog,"]
-    photos.write()
     assert photos.index(photos.folder.parent / "out") == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Mind: ")]
     assert len(said) == 2
