@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from plda.data.archive import pack
-from plda.data.checks import Checker
+from plda.data.checks import Checker, first_of
 from plda.data.index import Entry, write_index
 from plda.data.sources import open_source
 from plda.data.tags import doubts, occurrences
@@ -53,6 +53,7 @@ def index_data(
     write_index(index, entries)
     write_text(classes, "\n".join(data_set.classes) + "\n")
     print(f"{len(entries)} images, {len(data_set.classes) - 1} classes", file=sys.stderr)
-    train = [entry for entry in entries if entry.split == "train"]
-    for doubt in doubts(occurrences(train, data_set.classes), len(train)):
-        print(f"Mind: {doubt}", file=sys.stderr)
+    train = [entry for entry in entries if entry.split == "train" and entry.known]
+    unsure = doubts(occurrences(train, data_set.classes), len(train))
+    for warning in [*first_of(checker.warnings), *unsure]:
+        print(f"Warning: {warning}", file=sys.stderr)

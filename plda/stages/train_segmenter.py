@@ -11,7 +11,7 @@ import pandas as pd
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry, read_training_entries
 from plda.data.loading import load_true_mask
 from plda.errors import InputError
 from plda.files import write_json
@@ -59,7 +59,7 @@ def train_segmenter(
         InputError: it is to learn from true masks, and an image has none.
     """
     names, archive = read_classes(classes), Archive(images)
-    entries, masks = read_index(index, "train"), partial(load_mask, pseudo_masks)
+    entries, masks = read_training_entries(index), partial(load_mask, pseudo_masks)
     if train_segmenter.supervision == "masks":
         _need_masks(entries, index)
         masks = partial(_true_mask, archive)
