@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, Photos, Refusal, encoded, photo
 from PIL import Image, PngImagePlugin
+from test_predict import saved
 
 from plda.data import images
 from plda.data.archive import Archive
 from plda.data.images import image_size, keep_image, read_image
 from plda.errors import InputError
+from plda.use.network import TrainedNetwork
 
 
 def exif(*entries: bytes, tail: bytes = b"") -> bytes:
@@ -158,3 +160,16 @@ def test_each_unreadable_photo_is_named(photos: Photos, tmp_path: Path, refused:
     message = refused(photos.index, tmp_path / "out")
     assert "line 2: field image: a.jpg" in message
     assert "line 4: field image: c.jpg" in message
+
+
+def test_a_network_sees_no_difference_in_a_photo_read_smaller(tmp_path: Path) -> None:
+    labeller = TrainedNetwork(saved(tmp_path / "network.pt"), device="cpu", long_side=64)
+    content = encoded(photo(1600, 1200))
+    small = read_image(content, labeller.reading_side)
+    assert small.size == (400, 300)
+    whole = labeller.label(read_image(content))
+    labelled = labeller.label(small, size=image_size(content), confidence=False)
+    assert labelled.confidence is None
+    assert labelled.ids.shape == (1200, 1600)
+    assert (labelled.ids == whole.ids).mean() > 0.99
+    assert len(np.unique(whole.ids)) > 1

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from plda.data.images import encode_mask, read_file, read_image
+from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.errors import InputError
 from plda.files import write_bytes, write_json, write_text
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
-from plda.use.overlay import draw_overlay
+from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
 
 LEAST_SIDE = 32  # pixels, of what a network sees: its last feature map is so much smaller
@@ -52,15 +52,17 @@ def predict(
     labeller = TrainedNetwork(
         network, device=device, long_side=long_side, scales=scales, flip=flip, window=window
     )
+    side = labeller.reading_side and max(SIDE, labeller.reading_side)
     rows, unread = [], 0
     for photo in tqdm(chosen, unit="photo", disable=not sys.stderr.isatty()):
         try:
-            image = read_image(read_file(photo.path))
+            content = read_file(photo.path)
+            size, image = image_size(content), read_image(content, side)
         except InputError as error:
             unread += 1
             tqdm.write(f"plda predict: error: {photo.path}: {error}", file=sys.stderr)
             continue
-        rows += _write(out, photo, image, labeller.label(image), overlays)
+        rows += _write(out, photo, image, labeller.label(image, size=size, confidence=False), overlays)
     write_text(out / "classes.txt", "\n".join(labeller.classes) + "\n")
     write_bytes(out / "summary.csv", _table(rows))
     print(f"{len(chosen) - unread} photos labelled: {out / 'summary.csv'}", file=sys.stderr)
@@ -72,6 +74,7 @@ def _write(
     out: Path, photo: Photo, image: Image.Image, labelled: Labelled, overlays: bool
 ) -> list[dict[str, Any]]:
     """Write what was made of a photo; return its rows of the table."""
+    height, width = labelled.ids.shape
     mask = f"masks/{photo.name}.png"
     write_bytes(out / mask, encode_mask(labelled.ids))
     if overlays:
@@ -87,7 +90,7 @@ def _write(
         }
         for each in labelled.found
     ]
-    about = {"photo": str(photo.path), "mask": mask, "width": image.width, "height": image.height}
+    about = {"photo": str(photo.path), "mask": mask, "width": width, "height": height}
     write_json(out / f"labels/{photo.name}.json", {**about, "classes": found})
     return [{**about, **each} for each in found]
 
