@@ -109,3 +109,9 @@ def test_an_untagged_batch_teaches_only_that_no_class_occurs(baseline: str) -> N
     assert float(losses["tags"] if "tags" in losses else losses["loss"]) > 0
     gradients = [p.grad for p in network.head.parameters()]
     assert all(np.isfinite(g).all() and g.abs().max() > 0 for g in gradients)
+
+
+def test_untagged_photos_need_no_true_mask(photos: Photos) -> None:
+    photos.rows = ["a.jpg,train,cat,a.png", "b.jpg,train,,", "c.jpg,val,,"]
+    photos.write()
+    run_pipeline(photos, photos.folder.parent / "out", train_segmenter__supervision="masks")

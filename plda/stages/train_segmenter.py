@@ -97,12 +97,12 @@ def train_segmenter(
 
 
 def _need_masks(entries: Sequence[Entry], index: Path) -> None:
-    """Refuse a training set of which an image has no true mask.
+    """Refuse a training set of which an image with tags has no true mask.
 
     Raises:
         InputError: names the first such image of `index`.
     """
-    without = [entry.image for entry in entries if not entry.mask]
+    without = [entry.image for entry in entries if entry.tags and not entry.mask]
     if without:
         raise InputError(
             f"{index}: field mask: {without[0]} has no true mask ({len(without)} of {len(entries)} training "
@@ -111,5 +111,7 @@ def _need_masks(entries: Sequence[Entry], index: Path) -> None:
 
 
 def _true_mask(archive: Archive, entry: Entry) -> np.ndarray:
-    """(H, W) uint8 class ids, VOID where unknown."""
+    """(H, W) uint8 class ids, VOID where unknown; without a mask and tags, background."""
+    if not entry.mask:
+        return np.zeros((entry.height, entry.width), np.uint8)
     return load_true_mask(archive, entry.mask)
