@@ -1,6 +1,7 @@
 """Photos of phones, scanners, cameras and editors: read rightly or refused in words."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -173,3 +174,15 @@ def test_a_network_sees_no_difference_in_a_photo_read_smaller(tmp_path: Path) ->
     assert labelled.ids.shape == (1200, 1600)
     assert (labelled.ids == whole.ids).mean() > 0.99
     assert len(np.unique(whole.ids)) > 1
+
+
+def test_only_regular_files_are_read(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+    (photos.folder / "a.jpg").unlink()
+    os.mkfifo(photos.folder / "a.jpg")
+    (photos.folder / "b.jpg").unlink()
+    (photos.folder / "b.jpg").mkdir()
+    with (photos.folder / "c.jpg").open("wb") as sparse:
+        sparse.truncate(images.MOST_BYTES + 1)
+    message = refused(photos.index, tmp_path / "out")
+    assert message.count("must be a regular file") == 2
+    assert "must have at most 4 GB" in message

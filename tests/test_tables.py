@@ -83,6 +83,7 @@ def test_tags_csv_of_a_spreadsheet_is_read(photos: Photos, plain_rows, table: st
         ("image,split,tags,Tags\na.jpg,train,cat,dog\n", ["header", "'tags' occurs 2 times"]),
         (HEADER + ROWS.replace("dog;cat", "Dog"), ["line 3", "'Dog'", "is 'dog' meant?"]),
         (HEADER + "a.jpg\n", ["line 2", "field split", "got ''"]),
+        (HEADER + '"a\nb.jpg",train,cat,\n', ["line 2", "field image", "control characters"]),
     ],
     ids=lambda value: "" if isinstance(value, list) else None,
 )
@@ -189,3 +190,8 @@ def test_names_as_long_as_the_disk_allows_are_packed(photos: Photos) -> None:
     name = "x" * 251 + ".jpg"
     (photos.folder / name).write_bytes(encoded(photo(40, 30)))
     assert rows_of(photos, HEADER + ROWS + f"{name},train,cat,\n")[-1][0] == f"images/{name}"
+
+
+def test_spaces_that_look_alike_are_found(photos: Photos) -> None:
+    (photos.folder / "a.jpg").rename(photos.folder / "Screenshot at 1.00\u202fPM.jpg")
+    assert rows_of(photos, HEADER + ROWS.replace("a.jpg", "Screenshot at 1.00 PM.jpg"))[0][1] == "train"

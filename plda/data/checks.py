@@ -1,5 +1,6 @@
 """What a row must be before anything is trained on it. Every fault is found, then all are refused at once."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -121,6 +122,8 @@ class Checker:
             raise InputError("is empty")
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{row.image!r} must be a path inside the folder")
+        if any(unicodedata.category(character) == "Cc" for character in row.image):
+            raise InputError(f"{row.image!r} must have no line breaks or other control characters")
         first = self._seen.setdefault(image_key(row.image), row.origin)
         if first != row.origin:
             raise InputError(f"duplicate image {row.image!r}, first in {first} (file endings are ignored)")

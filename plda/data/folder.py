@@ -78,8 +78,8 @@ def _row(find: "_Finder", origin: str, record: dict[str, str], classes: Sequence
 class _Finder:
     """Finds files by the names that tables give them.
 
-    A table may spell a name in composed Unicode and the disk in decomposed (macOS), or the other way round;
-    and a table made on Windows divides folders by back-slashes.
+    A table may spell a name in composed Unicode and the disk in decomposed (macOS), or the other way round, or
+    have other spaces than it (`plain` tells); and a table made on Windows divides folders by back-slashes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,7 +94,7 @@ class _Finder:
         found = self._folder
         for part in path.parts:
             exact = found / part
-            alike = self._listing(found).get(unicodedata.normalize("NFC", part), [])
+            alike = self._listing(found).get(plain(part), [])
             found = alike[0] if len(alike) == 1 and exact not in alike else exact
         return unicodedata.normalize("NFC", str(path)) if name else "", found
 
@@ -108,11 +108,11 @@ def _size(path: Path) -> int:
 
 
 def _listing(folder: Path) -> dict[str, list[Path]]:
-    """What is in a folder, by its name in composed Unicode."""
+    """What is in a folder, by its plain name."""
     files: dict[str, list[Path]] = {}
     try:
         for path in folder.iterdir():
-            files.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
+            files.setdefault(plain(path.name), []).append(path)
     except OSError:
         pass
     return files

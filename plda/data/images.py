@@ -2,6 +2,7 @@
 
 import colorsys
 import io
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ VOID = 255
 
 MOST_PIXELS = 2**29
 """The largest image that is read: 537 megapixels, 1.6 GB as RGB. Phones' photos have 200 at most."""
+
+MOST_BYTES = 2**32  # of a photo's file
 
 # EPS and WMF are not among them: Pillow hands them to other programs
 FORMATS = (
@@ -155,9 +158,14 @@ def read_file(path: Path) -> bytes:
     """The bytes of a file of the user's.
 
     Raises:
-        InputError: it is missing or unreadable.
+        InputError: it is missing, unreadable, larger than MOST_BYTES, or no regular file (a pipe has no end).
     """
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise InputError("must be a regular file")
+        if about.st_size > MOST_BYTES:
+            raise InputError(f"must have at most {MOST_BYTES / 1e9:.0f} GB, has {about.st_size / 1e9:.0f}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from error
