@@ -78,8 +78,8 @@ def _row(find: "_Finder", origin: str, record: dict[str, str], classes: Sequence
 class _Finder:
     """Finds files by the names that tables give them.
 
-    A table may spell a name in composed Unicode and the disk in decomposed (macOS), or the other way round, or
-    have other spaces than it (`plain` tells); and a table made on Windows divides folders by back-slashes.
+    A table may spell a name in composed Unicode and the disk in decomposed (macOS), or the other way round;
+    it may have other spaces, see `plain`; and one made on Windows divides folders by back-slashes.
     """
 
     def __init__(self, folder: Path) -> None:
