@@ -4,13 +4,14 @@ classes.txt has one class name a line, background first. tags.csv has the column
 if there are any, mask: paths relative to the folder, tags separated by `;`.
 """
 
+import csv
 from pathlib import Path
-
-import pandas as pd
 
 from plda.data.classes import read_classes
 from plda.data.source import Row, Source
 from plda.errors import InputError
+
+CLASSES, TAGS = "classes.txt", "tags.csv"
 
 
 def read_folder(folder: Path) -> Source:
@@ -19,7 +20,9 @@ def read_folder(folder: Path) -> Source:
     Raises:
         InputError: a table is missing, unreadable, or lacks a column.
     """
-    table = folder / "tags.csv"
+    import pandas as pd  # Snakemake reads this module at each start; pandas takes half a second
+
+    table = folder / TAGS
     try:
         frame = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -31,7 +34,7 @@ def read_folder(folder: Path) -> Source:
     for column in ("image", "split", "tags"):
         if column not in frame.columns:
             raise InputError(f"{table}: column {column!r} is missing")
-    classes = read_classes(folder / "classes.txt")
+    classes = read_classes(folder / CLASSES)
     records = (dict(zip(frame.columns, values, strict=True)) for values in frame.itertuples(index=False))
     rows = [_row(folder, line, record) for line, record in enumerate(records, 2)]
     files = [row.content for row in rows if isinstance(row.content, Path)]
@@ -39,10 +42,21 @@ def read_folder(folder: Path) -> Source:
     return Source(classes, rows, str(table), size)
 
 
+def named_files(folder: Path) -> list[Path]:
+    """Return the images and masks that `tags.csv` names, as far as it can be read; they may be missing."""
+    try:
+        with (folder / TAGS).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
+            rows = list(csv.DictReader(table))
+    except (OSError, csv.Error):
+        return []
+    names = (row.get(column) for row in rows for column in ("image", "mask"))
+    return [folder / name.strip() for name in names if name]
+
+
 def _row(folder: Path, line: int, record: dict[str, str]) -> Row:
     mask = record.get("mask", "").strip()
     return Row(
-        origin=f"{folder / 'tags.csv'}, line {line}",
+        origin=f"{folder / TAGS}, line {line}",
         image=record["image"].strip(),
         split=record["split"].strip(),
         tags=tuple(tag.strip() for tag in record["tags"].split(";") if tag.strip()),

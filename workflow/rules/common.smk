@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from workflow.ablations import ABLATIONS, read_params_of_runs
+from workflow.photos import fingerprint
 from workflow.runs import output_patterns, read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS
 
@@ -35,6 +36,17 @@ def outputs(name):
 def settings(name):
     """The sections of the params that the stage obeys."""
     return lambda wildcards: runs[wildcards.run][name].settings
+
+
+def photos(name):
+    """A fingerprint of the user's photos, if the stage reads them: another one reruns it, as other settings do."""
+
+    def known(wildcards):
+        stage = runs[wildcards.run][name]
+        own = stage.given if stage.settings["source"] == "folder" else []
+        return [fingerprint(Path(folder)) for folder in own]
+
+    return known
 
 
 def command(name):

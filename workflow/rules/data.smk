@@ -46,6 +46,7 @@ rule index_data:
         runtime=growing(120),
     params:
         settings=settings("index_data"),
+        photos=photos("index_data"),
         command=command("index_data"),
     shell:
         "{params.command} 2>&1 | tee {log}"
