@@ -221,3 +221,14 @@ def test_replaced_photo_reruns_index_data(own: tuple[Tree, Photos]) -> None:
     tree, photos = own
     (photos.folder / "c.jpg").write_bytes((photos.folder / "b.jpg").read_bytes())
     assert "index_data" in tree.snakemake_plan()
+
+
+def test_future_file_is_refused_before_any_job(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    future = time.time() + 10_000
+    os.utime(tmp_path / "plda/files.py", (future, future))
+    said = tree.run("snakemake", "--cores", "1", ok=False)
+    assert "plda/files.py: its time must not be in the future" in said
+    assert not (tmp_path / "results").exists()
+    tree.run("find", ".", "-newermt", "now", "-exec", "touch", "{}", "+")
+    assert tree.snakemake_plan() == EVERY

@@ -1,11 +1,14 @@
 """The copies that must agree: dvc.yaml, the rules, the functions, the params, the code that runs."""
 
 import ast
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -264,3 +267,37 @@ def test_fingerprint_follows_the_named_files(photos: Photos) -> None:
         spoil()
         prints.append(changed())
     assert len(set(prints)) == len(prints)
+
+
+HOLD = "import sys; from workflow import locks; locks.hold(False); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize(
+    ("user", "alive", "removed"),
+    [("", False, True), ("", True, False), ("elsewhere", False, False), ("cluster", False, False)],
+)
+def test_locks_are_removed_only_where_nobody_is_alive(
+    tmp_path: Path, user: str, alive: bool, removed: bool
+) -> None:
+    notes = tmp_path / ".snakemake/locks"
+    notes.mkdir(parents=True)
+    (notes / f"{user or socket.gethostname()}.user").touch()
+    start = partial(
+        subprocess.Popen,
+        [sys.executable, "-c", HOLD],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    first = start()
+    assert first.stdout and first.stdout.readline()
+    if not alive:
+        first.kill()
+        first.wait()
+    (notes / "0.output.lock").touch()
+    with start() as second:
+        second.communicate(b"")
+    assert (notes / "0.output.lock").exists() != removed
+    first.kill()
+    first.communicate()
