@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,9 +93,11 @@ def running_stage(group: int) -> str:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a process and all that it has started."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()  # ends when the last of them has closed its output
+    """Kill a process and all that it has started, as far as they are alive."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout and not process.stdout.closed:
+        process.communicate()  # ends when the last of them has closed its output
 
 
 def main() -> int:

@@ -1,31 +1,58 @@
-"""Snakemake and its jobs are killed; the same command goes on. `tests/kills.py` does it a hundred times."""
+"""Snakemake and its jobs are interrupted or killed; the same command goes on. See also `tests/kills.py`."""
 
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
-from kills import disturb
+import pytest
+from kills import disturb, kill_group
 from test_engines import Tree
 
+TRAIN = ("snakemake", "--cores", "1", "--until", "train_cam")
 
-def test_job_that_outlives_snakemake_keeps_the_lock(tmp_path: Path) -> None:
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
     tree = Tree(tmp_path)
     tree.set("train_cam.epochs", 10_000)
-    command = ("snakemake", "--cores", "1", "--until", "train_cam")
-    first = tree.start(*command)
+    return tree
+
+
+@pytest.fixture
+def training(tree: Tree) -> Iterator[Popen[str]]:
+    """Snakemake, whose job trains and has kept a checkpoint."""
+    snakemake = tree.start(*TRAIN)
     try:
-        while not list(tmp_path.glob("checkpoints/**/last.pt")):
-            assert first.poll() is None
+        while not list(tree.folder.glob("checkpoints/**/last.pt")):
+            assert snakemake.poll() is None
             time.sleep(0.2)
-        assert "cannot be locked" in tree.run(*command, ok=False)
-        first.kill()
-        assert "cannot be locked" in tree.run(*command, ok=False)
+        yield snakemake
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.communicate()
+        kill_group(snakemake)
+
+
+def test_job_that_outlives_snakemake_keeps_the_lock(tree: Tree, training: Popen[str]) -> None:
+    assert "cannot be locked" in tree.run(*TRAIN, ok=False)
+    training.kill()
+    assert "cannot be locked" in tree.run(*TRAIN, ok=False)
+    kill_group(training)
     tree.set("train_cam.epochs", 1)
-    tree.run(*command)
+    tree.run(*TRAIN)
+
+
+def test_ctrl_c_keeps_the_last_words_and_the_state(tree: Tree, training: Popen[str]) -> None:
+    os.killpg(training.pid, signal.SIGINT)
+    training.communicate()
+    log = tree.folder / "logs/main/train_cam.log"
+    assert not log.read_text().splitlines()[-1].startswith("epoch")
+    again = tree.start(*TRAIN)
+    while "resumed after step" not in log.read_text():
+        assert again.poll() is None
+        time.sleep(0.2)
+    kill_group(again)
 
 
 def test_same_command_goes_on_after_kills(tmp_path: Path) -> None:

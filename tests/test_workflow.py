@@ -167,7 +167,7 @@ def planned(target: str) -> dict[tuple[str, str], tuple[set[str], set[str], str]
 
 
 def as_planned(stage: Stage) -> tuple[set[str], set[str], str]:
-    command = f"{stage.command} 2>&1 | tee logs/{stage.run}/{stage.name}.log"
+    command = f"{stage.command} 2>&1 | tee -i logs/{stage.run}/{stage.name}.log"
     if stage.name.startswith("train_"):
         command = f"trap '' TERM; {command}"
     return set(stage.inputs), set(stage.outputs), command

@@ -26,7 +26,7 @@ rule download_data:
         settings=settings("download_data"),
         command=command("download_data"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
 
 
 rule index_data:
@@ -49,7 +49,7 @@ rule index_data:
         photos=photos("index_data"),
         command=command("index_data"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
 
 
 rule download_backbone:
@@ -71,4 +71,4 @@ rule download_backbone:
         settings=settings("download_backbone"),
         command=command("download_backbone"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
