@@ -42,7 +42,7 @@ def test_a_missing_path_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
 def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_path: Path) -> None:
     assert photos.index(tmp_path / "out") == 0
     (photos.folder / "a.jpg").unlink()
-    arguments = ["index_data", "--params", str(tmp_path / "params.yaml"), "--folder", str(photos.folder)]
+    arguments = ["index_data", "--params", str(tmp_path / "params.yaml")]
     for flag in ("archives", "classes", "index", "images"):
         arguments += [f"--{flag}", str(tmp_path / "new" / flag)]
 

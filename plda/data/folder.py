@@ -16,6 +16,7 @@ from plda.data.table import read_table
 from plda.data.text import plain
 from plda.errors import InputError
 
+CLASSES, TAGS = "classes.txt", "tags.csv"
 NEEDED = ("image", "split", "tags")
 
 
@@ -25,13 +26,13 @@ def read_folder(folder: Path) -> Source:
     Raises:
         InputError: a table is missing, unreadable, or lacks a column.
     """
-    table = folder / "tags.csv"
+    table = folder / TAGS
     if not table.exists():
         raise InputError(
             f"{table}: no such file; it needs the line `image,split,tags,mask` and one for each photo"
         )
     records = read_table(table, NEEDED)
-    classes, colours = read_class_list(folder / "classes.txt")
+    classes, colours = read_class_list(folder / CLASSES)
     find = _Finder(folder)
     rows = [_row(find, f"{table}, line {line}", record, classes) for line, record in records]
     files = [row.content for row in rows if isinstance(row.content, Path)]
@@ -39,9 +40,9 @@ def read_folder(folder: Path) -> Source:
 
 
 def named_files(folder: Path) -> list[Path]:
-    """The files that tags.csv names, as far as it can be read."""
+    """Return the images and masks that tags.csv names, as far as it can be read; they may be missing."""
     try:
-        records = read_table(folder / "tags.csv", NEEDED)
+        records = read_table(folder / TAGS, NEEDED)
     except InputError:
         return []
     find = _Finder(folder)

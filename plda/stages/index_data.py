@@ -16,7 +16,6 @@ from plda.params import IndexData, Origin
 
 
 def index_data(
-    folder: Path,
     archives: Path,
     classes: Path,
     index: Path,
@@ -28,7 +27,6 @@ def index_data(
     """Check a data set and pack it into one archive and one table.
 
     Args:
-        folder: the user's photos with tags.csv and classes.txt (source `folder`).
         archives: where the archives of a published data set are.
         classes: written: class names, background first, one a line.
         index: written: the table, see plda.data.index.
@@ -36,7 +34,7 @@ def index_data(
         source: of the images.
         index_data: its section of the params.
     """
-    data_set = open_source(source, index_data, folder, archives)
+    data_set = open_source(source, index_data, archives)
     need_space(images, data_set.size)
     checker = Checker(data_set, index_data.long_side)
     entries: list[Entry] = []
