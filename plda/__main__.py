@@ -18,6 +18,7 @@ from types import ModuleType
 
 from plda import __version__
 from plda.errors import AGAIN, InputError, Unfinished
+from plda.files import delete_remains
 from plda.params import read_params
 
 STAGES = {
@@ -118,6 +119,8 @@ def _run_stage(options: argparse.Namespace) -> None:
     params = read_params(options.params)
     print(f"{options.command}: {STAGES[options.command]}", file=sys.stderr, flush=True)
     paths = {name: getattr(options, name) for name in path_arguments(function)}
+    for path in paths.values():
+        delete_remains(path)
     function(**paths, **{name: getattr(params, name) for name in sections(function)})
 
 

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,19 +43,28 @@ class Outcome:
     differences: list[str] = field(default_factory=list)
 
 
-def disturb(tree: Tree, engine: str, kills: int, seed: int = 0, until: str = "report") -> Outcome:
-    """Run the pipeline up to a stage, undisturbed and then in passes with so many kills in all."""
+def disturb(
+    tree: Tree, engine: str, kills: int, seed: int = 0, until: str = "report", longest: float = 12
+) -> Outcome:
+    """Run the pipeline up to a stage, undisturbed and then in passes with so many kills in all.
+
+    Args:
+        tree: where.
+        engine: snakemake or dvc.
+        kills: number of kills.
+        seed: of the moments.
+        until: the last stage.
+        longest: seconds after which a start is killed at the latest; must be enough for any stage.
+    """
     command, moments, outcome = [*COMMANDS[engine], until], random.Random(seed), Outcome()
-    start = time.monotonic()
     tree.run(*command)
-    duration = time.monotonic() - start
     expected = final_files(tree.folder)
     while outcome.hits.total() < kills:
         tree.run("git", "clean", "-dfxq")  # back to nothing: no result, no cache, no checkpoint
         process = tree.start(*command)
         while outcome.hits.total() < kills:
             try:
-                process.communicate(timeout=moments.uniform(0, duration / 3))
+                process.communicate(timeout=moments.uniform(0, longest))
                 break
             except subprocess.TimeoutExpired:
                 outcome.hits[running_stage(process.pid)] += 1
@@ -69,7 +77,10 @@ def disturb(tree: Tree, engine: str, kills: int, seed: int = 0, until: str = "re
         outcome.differences += sorted(
             path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)
         )
-        print(f"{outcome.hits.total()} kills, {outcome.passes} passes, {outcome.differences}", flush=True)
+        print(
+            f"{outcome.hits.total()} kills, {outcome.passes} passes, differences: {outcome.differences}",
+            flush=True,
+        )
     return outcome
 
 
@@ -108,9 +119,12 @@ def main() -> int:
     parser.add_argument("--engine", choices=COMMANDS, default="snakemake")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=12, help="seconds until a kill, at most")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = disturb(Tree(Path(folder)), options.engine, options.kills, options.seed)
+        outcome = disturb(
+            Tree(Path(folder)), options.engine, options.kills, options.seed, longest=options.longest
+        )
     print(f"by stage: {dict(outcome.hits)}")
     print(f"{len(outcome.differences)} differences")
     return bool(outcome.differences)

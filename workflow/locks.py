@@ -16,8 +16,9 @@ from pathlib import Path
 
 NOTES = Path(".snakemake/locks")  # Snakemake deletes this folder when a run ends
 LOCK = Path(".snakemake/plda.lock")
-# before the command of a job, so that jobs that outlive their Snakemake count as well; macOS has no flock(1)
-HOLD = f"[ -w {LOCK} ] && exec 9<> {LOCK} && flock --shared 9 2> /dev/null || true; "
+# what a job's shell does first: Snakemake's own prefix, which this replaces, and a share of the lock, so that
+# jobs that outlive their Snakemake count as well; macOS has no flock(1)
+PREFIX = f"set -euo pipefail; [ -w {LOCK} ] && exec 9<> {LOCK} && flock --shared 9 2> /dev/null || true; "
 
 
 def hold(cluster: bool) -> None:

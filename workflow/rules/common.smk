@@ -4,8 +4,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from workflow.ablations import ABLATIONS, read_params_of_runs
 from workflow import locks
+from workflow.ablations import ABLATIONS, read_params_of_runs
 from workflow.photos import fingerprint
 from workflow.runs import output_patterns, read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS
@@ -27,7 +27,7 @@ params_of_runs = read_params_of_runs(PARAMS, ABLATIONS)
 if workflow.is_main_process:  # not a job of it on a cluster
     refuse_future({path for stages in runs.values() for stage in stages.values() for path in stage.inputs})
     locks.hold(cluster=workflow.resource_settings.nodes is not None)
-shell.prefix(locks.HOLD)
+shell.prefix(locks.PREFIX)
 
 
 def inputs(name):
