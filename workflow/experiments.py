@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from plda.errors import InputError
+from plda.yaml_file import yaml_text
 from workflow.ablations import ABLATIONS, read_ablations, read_params_of_runs
 from workflow.runs import compared, read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS, Stage
@@ -58,7 +57,7 @@ def run_files(
     Raises:
         InputError: a file is missing.
     """
-    files: dict[str, str | None] = {str(PARAMS): yaml.safe_dump(params, sort_keys=False)}
+    files: dict[str, str | None] = {str(PARAMS): yaml_text(params)}
     for name, stage in main.items():
         files |= dict.fromkeys(stage.in_git)
         if name in made:

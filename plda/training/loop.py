@@ -67,6 +67,8 @@ def train(
         Unfinished: a signal came; the state is kept.
     """
     images = min(settings.batch_size, len(data))  # type: ignore[arg-type]
+    if images == 1 and (reason := settings.needs_two_images()):
+        raise InputError(f"one training image is not enough {reason}; add images, or change these values")
     if images % compute.devices:
         raise InputError(
             f"params: compute.devices: {compute.devices} processes cannot share a batch of {images} equally"
