@@ -7,6 +7,7 @@ job, a full disk or a forbidden folder never leaves something that looks finishe
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from plda.errors import InputError
+
+LONGEST_NAME = 255  # bytes, of Linux's file systems
+REMAINS = re.compile(r"\..*\.\d+\.tmp")  # what a killed process leaves beside an output
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
@@ -40,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written (no space, no permission, ...), naming `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -53,6 +57,13 @@ def replacing(path: Path) -> Iterator[Path]:
                 shutil.rmtree(temporary)
             else:
                 temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(name: str) -> str:
+    """Return a hidden name that `REMAINS` matches, cut to what file systems take."""
+    end = f".{os.getpid()}.tmp"
+    start = os.fsencode(name)[: LONGEST_NAME - 1 - len(end)]
+    return f".{start.decode(errors='ignore')}{end}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -74,7 +85,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_note(path: Path) -> dict[str, Any]:
     """What `write_json` wrote; {} where there is nothing, or nothing that can be read."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -37,7 +37,7 @@ class Git:
             InputError: it failed; with its own words.
         """
         run = subprocess.run(
-            ["git", *arguments], input=text, env=self._environment, capture_output=True, text=True
+            ["git", *arguments], input=text, env=self._environment, capture_output=True, encoding="utf-8"
         )
         if run.returncode:
             raise InputError(f"git {arguments[0]}: {run.stderr.strip()}")
@@ -98,7 +98,7 @@ def _head(git: Git) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read: {error.strerror}; run `snakemake --cores all ablations` first"
