@@ -11,7 +11,7 @@ import yaml
 
 
 def main() -> None:
-    for repeat in yaml.safe_load(Path("ablations.yaml").read_text())["repeats"]:
+    for repeat in yaml.safe_load(Path("ablations.yaml").read_text(encoding="utf-8"))["repeats"]:
         history = pd.read_csv(f"results/cam-{repeat}/train_cam/history.csv").set_index("epoch")
         scores = history["val_seeds"]
         best, last = scores.idxmax(), scores.index[-1]

@@ -10,13 +10,15 @@ SHOWN = {"seeds.miou": "mIoU of the CAM seeds", "seeds.recall_body": "recall on 
 
 
 def score(run: str, repeat: str, metric: str) -> float:
-    metrics = json.loads(Path(f"results/{run}-{repeat}/evaluate_cams/metrics.json").read_text())
+    metrics = json.loads(
+        Path(f"results/{run}-{repeat}/evaluate_cams/metrics.json").read_text(encoding="utf-8")
+    )
     masks, name = metric.split(".")
     return float(metrics[masks][name])
 
 
 def main() -> None:
-    repeats = yaml.safe_load(Path("ablations.yaml").read_text())["repeats"]
+    repeats = yaml.safe_load(Path("ablations.yaml").read_text(encoding="utf-8"))["repeats"]
     cues = [100 * changes["index_data.creatures.body_cue"] for changes in repeats.values()]
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, 2), SHOWN.items(), strict=True):

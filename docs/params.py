@@ -8,6 +8,7 @@ import yaml
 
 from plda.params import Params
 from plda.report.facts import flat, written
+from plda.yaml_file import read_yaml
 from workflow.ablations import ABLATIONS
 from workflow.runs import read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS
@@ -27,11 +28,11 @@ after `dvc exp run -S`, a value is named with its sections: `train_cam.adaptatio
 
 def page() -> str:
     """The whole page, in Markdown."""
-    text = PARAMS.read_text()
+    text = PARAMS.read_text(encoding="utf-8")
     values, words, schema = yaml.safe_load(text), comments(text), Params.model_json_schema()
     # a value without words has those of the first of its name, if it can in a subsection of like name
     alike = {key: said for name, said in reversed(words.items()) for key in _names(name)}
-    presets = {p.stem: flat(yaml.safe_load(p.read_text())) for p in sorted(PRESETS.glob("*.yaml"))}
+    presets = {p.stem: flat(read_yaml(p)) for p in sorted(PRESETS.glob("*.yaml"))}
     obeyed = {name: stage.settings for name, stage in read_runs(DECLARATION, PARAMS, ABLATIONS)[MAIN].items()}
 
     def row(name: str, value: Any) -> str:
@@ -142,4 +143,4 @@ def in_words(node: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(), encoding="utf-8")

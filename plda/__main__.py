@@ -9,17 +9,21 @@ A use is a function in `plda/use/`, likewise. It reads no params; its file's `ad
 import argparse
 import importlib
 import inspect
+import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import NoReturn
 
 from plda import __version__
-from plda.errors import AGAIN, InputError, Unfinished
-from plda.files import delete_remains
-from plda.params import read_params
+from plda.errors import AGAIN, INTERRUPTED, InputError, Unfinished
+from plda.files import delete_remains, remains_of
+from plda.processes import kill_workers
 
 STAGES = {
     "download_data": "have the archives of a published data set, checked",
@@ -68,8 +72,85 @@ def wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def use_utf8() -> None:
+    """Start this program again in Python's UTF-8 mode if the locale has another encoding.
+
+    Tables and file names are UTF-8, whatever the locale of a cluster's node is.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+@contextmanager
+def leaving_at_ctrl_c() -> Iterator[None]:
+    """End at Ctrl-C at once, within: while modules are imported, an exception might come out as another."""
+
+    def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+        os.write(2, b"plda: stopped by Ctrl-C\n")
+        os._exit(INTERRUPTED)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, 2 for bad input, or AGAIN for work that was cut short."""
+    """Run one command.
+
+    Returns:
+        The exit status: 0; 2 for bad input; AGAIN for work that was cut short; INTERRUPTED after Ctrl-C.
+    """
+    if arguments is None:
+        use_utf8()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
+    with leaving_at_ctrl_c():
+        options = _parse(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        if options.command in STAGES:
+            _run_stage(options)
+        else:
+            _run_use(options)
+    except InputError as error:
+        if options.traceback:
+            raise
+        for line in str(error).splitlines():
+            _say(f"plda {options.command}: error: {line}")
+        return 2
+    except Unfinished as error:
+        _say(f"plda {options.command}: {error}")
+        return AGAIN
+    except KeyboardInterrupt as stop:
+        kill_workers()
+        _say(f"plda {options.command}: {str(stop) or 'stopped by Ctrl-C'}")
+        return INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if options.traceback or not _lacks_memory(error):
+            raise
+        _say(f"plda {options.command}: error: out of memory: {' '.join(str(error).split())[:200]}")
+        return 2
+    return 0
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # who reads this may have been ended by the same signal
+        print(line, file=sys.stderr, flush=True)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Return whether memory ran out; torch says so in a RuntimeError, of a class of its own on GPUs only."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in words)
+
+
+def _parse(given: Sequence[str]) -> argparse.Namespace:
     wait_without_spinning()
     parser = argparse.ArgumentParser(
         prog="plda",
@@ -81,7 +162,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help="see below")
-    given = list(sys.argv[1:] if arguments is None else arguments)
     for name, line in {**STAGES, **USES}.items():
         command = commands.add_parser(name, description=line)
         if name not in given:  # importing every stage would take seconds
@@ -90,23 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _add_flags(command, stage_function(name))
         else:
             _add_own_flags(command, name)
-    options = parser.parse_args(given)
-    try:
-        if options.command in STAGES:
-            _run_stage(options)
-        else:
-            _run_use(options)
-    except InputError as error:
-        if options.traceback:
-            raise
-        for line in str(error).splitlines():
-            print(f"plda {options.command}: error: {line}", file=sys.stderr)
-        return 2
-    except Unfinished as error:
-        with suppress(OSError):  # who reads this may have been ended by the same signal
-            print(f"plda {options.command}: {error}", file=sys.stderr, flush=True)
-        return AGAIN
-    return 0
+    return parser.parse_args(given)
 
 
 def _listed(title: str, commands: Mapping[str, str]) -> str:
@@ -115,12 +179,14 @@ def _listed(title: str, commands: Mapping[str, str]) -> str:
 
 
 def _run_stage(options: argparse.Namespace) -> None:
+    from plda.params import read_params  # takes a while to import; see leaving_at_ctrl_c
+
     function = stage_function(options.command)
     params = read_params(options.params)
     print(f"{options.command}: {STAGES[options.command]}", file=sys.stderr, flush=True)
     paths = {name: getattr(options, name) for name in path_arguments(function)}
     for path in paths.values():
-        delete_remains(path)
+        delete_remains(remains_of(path))
     function(**paths, **{name: getattr(params, name) for name in sections(function)})
 
 

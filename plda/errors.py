@@ -16,3 +16,4 @@ class Unfinished(Exception):
 
 
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it

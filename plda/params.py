@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plda.errors import InputError
+from plda.yaml_file import read_yaml
+
+LONGEST_SHOWN = 100  # characters of a value or name in an error
 
 Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Factor = Annotated[float, Field(ge=0.01, le=16)]  # of an image's side; memory grows with its square
 BackgroundScore = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
 Origin = Literal["creatures", "folder", "voc2012", "coco2014"]
 Backbone = Literal[
@@ -26,7 +30,7 @@ Backbone = Literal[
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 Checked = TypeVar("Checked", bound=Section)
@@ -39,9 +43,15 @@ class Compute(Section):
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    devices: Count
+    devices: Annotated[int, Field(ge=1, le=1024)]
     precision: Literal["auto", "32", "bf16", "16"]
-    workers: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=0, le=256)]
+
+    @model_validator(mode="after")
+    def _device_can_be_shared(self) -> "Compute":
+        if self.device == "mps" and self.devices > 1:
+            raise ValueError(f"devices: must be 1 with device mps, got {self.devices}")
+        return self
 
 
 class DownloadData(Section):
@@ -56,12 +66,12 @@ class Creatures(Section):
     size: Annotated[int, Field(ge=48, le=1024)]
     body_cue: Share
     part_size: Annotated[float, Field(ge=0.05, le=0.5)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class IndexData(Section):
     folder: Annotated[str, Field(min_length=1)]
-    long_side: Annotated[int, Field(ge=32)] | None
+    long_side: Annotated[int, Field(ge=32, le=100_000)] | None
     creatures: Creatures
 
 
@@ -82,8 +92,8 @@ class Schedule(Section):
     epochs: Count
     stop_after: Count | None
     batch_size: Count
-    crop: Annotated[int, Field(ge=32)]
-    scale: tuple[Positive, Positive]
+    crop: Annotated[int, Field(ge=32, le=4096)]
+    scale: tuple[Factor, Factor]
     jitter: Share
     optimizer: Literal["sgd", "adamw"]
     lr: Positive
@@ -106,7 +116,16 @@ class Schedule(Section):
             raise ValueError("scale: the smaller factor comes first")
         if (self.stop_after or 0) > self.epochs:
             raise ValueError("stop_after: more than the epochs")
+        if self.batch_size == 1 and (reason := self.needs_two_images()):
+            raise ValueError(f"batch_size: must be at least 2 {reason}, got 1")
         return self
+
+    def needs_two_images(self) -> str:
+        """Return with which values a batch of one image cannot be trained on, "" if it can.
+
+        Batch norm that is trained needs more than one value of each channel.
+        """
+        return ""
 
 
 class Training(Schedule):
@@ -114,6 +133,14 @@ class Training(Schedule):
 
     output_stride: Literal[8, 16, 32]
     batch_norm: Literal["trained", "frozen"]
+
+    def _ends_in_one_pixel(self, side: int) -> str:
+        """Return why the last feature map of an image of `side` pixels is a single pixel, "" if it is not."""
+        return (
+            f"with output_stride {self.output_stride} and so small a crop"
+            if side <= self.output_stride
+            else ""
+        )
 
 
 class Adaptation(Section):
@@ -136,9 +163,14 @@ class TrainCam(Training):
     adaptation: Adaptation
     inspected: Annotated[int, Field(ge=0)]
 
+    def needs_two_images(self) -> str:
+        """See `Schedule`."""
+        side = max(32, round(0.3 * self.crop)) if self.baseline == "seam" else self.crop  # seam's second view
+        return self._ends_in_one_pixel(side) if self.batch_norm == "trained" else ""
+
 
 class InferCams(Section):
-    scales: Annotated[list[Positive], Field(min_length=1)]
+    scales: Annotated[list[Factor], Field(min_length=1)]
     flip: bool
 
 
@@ -207,6 +239,14 @@ class TrainSegmenter(Training):
     supervision: Literal["tags", "masks"]
     head: Literal["deeplabv3", "lraspp", "deeplabv2"]
 
+    def needs_two_images(self) -> str:
+        """See `Schedule`. The heads deeplabv3 and lraspp train batch norm, whatever `batch_norm` says."""
+        if self.head == "deeplabv3":
+            return "with head deeplabv3, which averages each image to one value"
+        if self.head == "lraspp":
+            return self._ends_in_one_pixel(self.crop // 2 + 1)  # convnext_tiny rounds down
+        return self._ends_in_one_pixel(self.crop) if self.batch_norm == "trained" else ""
+
 
 class PredictionCrf(Crf):
     enabled: bool
@@ -214,7 +254,7 @@ class PredictionCrf(Crf):
 
 class PredictMasks(Section):
     splits: Annotated[list[Literal["train", "val", "test"]], Field(min_length=1)]
-    scales: Annotated[list[Positive], Field(min_length=1)]
+    scales: Annotated[list[Factor], Field(min_length=1)]
     flip: bool
     crf: PredictionCrf
 
@@ -228,7 +268,7 @@ class Params(Section):
     """The whole file. A field's name is its section's, a section's name is its stage's."""
 
     source: Origin
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     compute: Compute
     download_data: DownloadData
     index_data: IndexData
@@ -245,6 +285,23 @@ class Params(Section):
     def _test_images_are_known(self) -> "Params":
         if self.download_data.test and self.source != "voc2012":
             raise ValueError("download_data.test: only source voc2012 has test images to download")
+        return self
+
+    @model_validator(mode="after")
+    def _processes_can_share(self) -> "Params":
+        devices = self.compute.devices
+        trainers: dict[str, Schedule] = {
+            "train_cam": self.train_cam,
+            "train_segmenter": self.train_segmenter,
+        }
+        if self.train_boundary.enabled:
+            trainers["train_boundary"] = self.train_boundary
+        for name, trainer in trainers.items():
+            if trainer.batch_size % devices:
+                raise ValueError(
+                    f"{name}.batch_size: must be a multiple of compute.devices, which is {devices}, "
+                    f"got {trainer.batch_size}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -265,20 +322,6 @@ def read_params(path: Path) -> Params:
     return check(Params, read_yaml(path), path)
 
 
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says.
-
-    Raises:
-        InputError: it is missing or no YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not YAML: {error}") from error
-
-
 def check(kind: type[Checked], values: Any, path: Path | str) -> Checked:
     """Check `values`, as parsed from `path`, which is named in what is said of them.
 
@@ -292,14 +335,26 @@ def check(kind: type[Checked], values: Any, path: Path | str) -> Checked:
 
 
 def _in_words(path: Path | str, error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"] if "[" not in str(part)) or "(whole file)"
+    field = ".".join(str(part) for part in error["loc"] if "[" not in str(part))
+    got = _shortened(repr(error["input"]))
     match error["type"]:
         case "extra_forbidden":
             reason = "unknown key"
         case "missing":
             return f"{path}: {field}: is missing"
         case "value_error":  # ours, of several fields, which it names
-            return f"{path}: {field}: {error['msg'].removeprefix('Value error, ')}"
+            name = error["msg"].removeprefix("Value error, ")
+            return f"{path}: {field}.{name}" if field else f"{path}: {name}"
+        case "model_type" if not field:
+            return f"{path}: must hold keys with values, got {got if error['input'] else 'nothing'}"
+        case "model_type" | "dict_type":
+            reason = "must be a section, keys with values"
+        case "string_type":
+            reason = "must be text; put it in quotes"
         case _:
             reason = error["msg"][0].lower() + error["msg"][1:]
-    return f"{path}: {field}: {reason}, got {error['input']!r}"
+    return f"{path}: {_shortened(field)}: {reason}, got {got}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."

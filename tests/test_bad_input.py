@@ -165,9 +165,9 @@ def test_a_wrong_table_is_refused(
         ({"train_cam__scale": [1.5, 0.5]}, ["train_cam", "smaller factor comes first"]),
         ({"make_masks__background_score": 1.5}, ["make_masks.background_score"]),
         ({"make_masks__refinement": ["pamr", "blur"]}, ["make_masks.refinement.1: ", "'blur'"]),
-        ({"make_masks__refinement": ["pamr", "pamr"]}, ["make_masks: refinement: a step stands twice"]),
-        ({"make_masks__refinement": ["crf", "pamr"]}, ["make_masks: refinement: crf comes last"]),
-        ({"make_masks__pamr": None}, ["make_masks: pamr: is missing, and stands in refinement"]),
+        ({"make_masks__refinement": ["pamr", "pamr"]}, ["make_masks.refinement: a step stands twice"]),
+        ({"make_masks__refinement": ["crf", "pamr"]}, ["make_masks.refinement: crf comes last"]),
+        ({"make_masks__pamr": None}, ["make_masks.pamr: is missing, and stands in refinement"]),
         ({"train_boundary__enabled": False}, ["random_walk needs the boundary network"]),
         ({"train_boundary__seeds__margin": -0.1}, ["train_boundary.seeds.margin"]),
         ({"train_boundary__seeds__refinement": ["random_walk"]}, ["train_boundary.seeds.refinement.0"]),
@@ -189,7 +189,7 @@ def test_wrong_params_are_refused(tmp_path: Path, refused: Refusal, change, word
 def test_params_that_are_no_yaml(tmp_path: Path, refused: Refusal) -> None:
     out = tmp_path / "out"
     (tmp_path / "params.yaml").write_text("seed: [1\n")
-    for name, words in (("params.yaml", "is not YAML"), ("absent.yaml", "No such file")):
+    for name, words in (("params.yaml", "not YAML"), ("absent.yaml", "No such file")):
         message = refused(
             run_stage, "download_backbone", tmp_path / name, cam_backbone=out, segmenter_backbone=out
         )

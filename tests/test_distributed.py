@@ -127,9 +127,10 @@ def test_two_processes_train_as_one(drawn: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_share_of_a_batch_is_equal(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
-    write_params(params, compute__devices=2, train_cam__batch_size=3, train_cam__batch_norm="frozen")
+    batches = {f"{name}__batch_size": 16 for name in ("train_cam", "train_boundary", "train_segmenter")}
+    write_params(params, compute__devices=8, train_cam__batch_norm="frozen", **batches)
     message = refused(run_stage, "train_cam", params, **paths)
-    assert "compute.devices: 2 processes cannot share a batch of 3 equally" in message
+    assert "compute.devices: 8 processes cannot share a batch of 12 equally" in message
 
 
 def test_batch_norm_is_trained_together_or_not_at_all(drawn: Path, tmp_path: Path, refused: Refusal) -> None:

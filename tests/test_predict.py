@@ -2,13 +2,18 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Refusal, encoded, photo, run_stage, write_params
+from conftest import ROOT, Refusal, encoded, photo, run_stage, write_params
 from PIL import ExifTags, Image, ImageOps
 from torch.nn import functional as F
 
@@ -226,7 +231,7 @@ def test_an_unreadable_photo_is_named_and_the_others_are_labelled(
     message = refused(predict, folder, network=network, out=tmp_path / "out")
     assert f"{folder}/a.jpg: cannot be decoded" in message
     assert f"{folder}/c.heic: cannot be decoded" in message
-    assert "2 of 3 photos cannot be read" in message
+    assert "2 of 3 photos cannot be labelled" in message
     assert [p.name for p in (tmp_path / "out" / "masks").iterdir()] == ["b.png"]
     assert "b.jpg" in (tmp_path / "out" / "summary.csv").read_text()
 
@@ -318,3 +323,163 @@ def test_an_overlay_colours_objects_and_names_them(network: Path) -> None:
     assert not np.array_equal(drawn[:80][~background], pixels[~background])
     large = draw_overlay(Image.new("RGB", (2 * SIDE, SIDE)), np.zeros((SIDE, 2 * SIDE), np.uint8), ())
     assert large.width == SIDE
+
+
+def times(out: Path) -> dict[str, int]:
+    return {name: (out / name).stat().st_mtime_ns for name in written(out) if name.startswith("masks/")}
+
+
+def test_predict_goes_on_after_photos_that_failed(network: Path, tmp_path: Path, refused: Refusal) -> None:
+    """What is finished is kept; the table tells of all photos."""
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(encoded(photo(60, 40, number)))
+    (folder / "1.jpg").write_bytes(b"")
+    assert "1 of 3 photos" in refused(predict, folder, network=network, out=out)
+    first = times(out)
+    assert list(first) == ["masks/0.png", "masks/2.png"]
+    (out / "masks" / ".x.png.1234.tmp").write_bytes(b"half")
+    words = refused(predict, folder, network=network, out=out, flags=("--flip",))
+    assert "unfinished" in words and "flip" in words
+
+    (folder / "1.jpg").write_bytes(encoded(photo(60, 40, 1)))
+    (folder / "2.jpg").write_bytes(encoded(photo(60, 40, 7)))  # changed, so labelled again
+    assert predict(folder, network=network, out=out) == 0
+    second = times(out)
+    assert list(second) == ["masks/0.png", "masks/1.png", "masks/2.png"]
+    assert first["masks/0.png"] == second["masks/0.png"]
+    assert first["masks/2.png"] < second["masks/2.png"]
+    whole = tmp_path / "whole"
+    assert predict(folder, network=network, out=whole) == 0
+    assert (out / "summary.csv").read_bytes() == (whole / "summary.csv").read_bytes()
+    assert "not empty" in refused(predict, folder, network=network, out=out)
+    assert predict(folder, network=network, out=out, flags=("--overwrite",)) == 0
+    assert times(out)["masks/0.png"] > second["masks/0.png"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_predict_goes_on_after_a_signal(network: Path, tmp_path: Path, sign: signal.Signals) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:02}.jpg").write_bytes(encoded(photo(500, 400, number)))
+    command = [sys.executable, "-m", "plda", "predict", str(folder), "--network", str(network)]
+    command += ["--out", str(out), "--device", "cpu", "--long-side", "full"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        while not (out / "masks/01.png").exists() and running.poll() is None:
+            time.sleep(0.02)
+        running.send_signal(sign)
+        _, words = running.communicate()
+    if sign == signal.SIGINT:
+        assert running.returncode == 130
+        (line,) = words.splitlines()
+        assert line.startswith("plda predict: stopped by Ctrl-C after ")
+        assert not [name for name in written(out) if name.endswith(".tmp")]
+    assert not (out / "summary.csv").exists()
+    kept = {name: at for name, at in times(out).items() if not name.endswith(".tmp")}
+    assert 2 <= len(kept) < 40
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert len(times(out)) == 40
+    assert len([name for name, at in kept.items() if times(out)[name] != at]) <= 1  # the one that was cut off
+    assert len({row["photo"] for row in csv.DictReader((out / "summary.csv").open())}) == 40
+
+
+def test_predict_labels_the_others_whatever_one_is(
+    network: Path, tmp_path: Path, refused: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    errors = {60: MemoryError(), 61: RecursionError("deep"), 62: KeyError("x"), 63: SystemError("y")}
+    for width, name in zip((59, *errors, 64), "abcdez", strict=True):
+        (folder / f"{name}.jpg").write_bytes(encoded(photo(width, 40)))
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "link.jpg").symlink_to("nowhere")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+
+    def thumbnail(image: Image.Image, size: tuple[int, int]) -> None:
+        if image.width in errors:
+            raise errors[image.width]
+        assert max(image.size) <= max(size)
+
+    monkeypatch.setattr(Image.Image, "thumbnail", thumbnail)  # of Pillow, which may raise anything
+    message = refused(predict, folder, network=network, out=out)
+    for name in ("b.jpg", "c.jpg", "d.jpg", "e.jpg", "pipe.jpg", "link.jpg", "zero.jpg"):
+        assert f"error: {folder}/{name}: " in message
+    assert "7 of 9 photos" in message
+    assert list(times(out)) == ["masks/a.png", "masks/z.png"]
+
+
+def test_find_photos_names_a_folder_that_it_may_not_list(tmp_path: Path) -> None:
+    for name in ("a.jpg", "closed/b.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    (tmp_path / "photos" / "closed").chmod(0)
+    if os.geteuid() == 0:  # root may list anything: be somebody else
+        for path in (tmp_path, *tmp_path.parents):
+            if path != Path("/") and path.stat().st_uid == 0 and path.is_relative_to("/tmp"):
+                path.chmod(path.stat().st_mode | 0o055)
+        os.seteuid(65534)
+    try:
+        found = find_photos([str(tmp_path / "photos")], tmp_path / "out")
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+    assert [(p.name, p.fault) for p in found] == [
+        ("a", ""),
+        ("closed", "cannot be listed: Permission denied"),
+    ]
+
+
+def test_predict_ends_where_the_disk_is_full(network: Path, tmp_path: Path, refused: Refusal) -> None:
+    """On a real disk of 32 kB, where this process may mount one; on a larger one it goes on."""
+    folder, out = tmp_path / "photos", tmp_path / "disk" / "out"
+    for each in (folder, out.parent):
+        each.mkdir()
+    for name in "abcd":
+        (folder / f"{name}.jpg").write_bytes(encoded(photo(60, 40)))
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(out.parent)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        message = refused(predict, folder, network=network, out=out)
+        assert "no space left on the disk" in message
+        assert len(message.splitlines()) == 1
+        first = times(out)
+        finished = [path.stem for path in (out / "labels").iterdir()]
+        assert finished
+        subprocess.run(["mount", "-o", "remount,size=1m", str(out.parent)], check=True)
+        assert predict(folder, network=network, out=out) == 0
+        assert len(times(out)) == 4
+        assert all(times(out)[f"masks/{name}.png"] == first[f"masks/{name}.png"] for name in finished)
+    finally:
+        subprocess.run(["umount", str(out.parent)], check=True)
+
+
+@pytest.mark.parametrize("name", ["b" * 246 + ".jpg", "b" * 251 + ".jpg", "ä" * 125 + ".jpg", "b" * 255])
+def test_predict_takes_names_as_long_as_can_be(network: Path, tmp_path: Path, name: str) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for each in (name, "c" + name[1:], "a.jpg"):
+        (folder / each).write_bytes(encoded(photo(60, 40)))
+    given = [folder / each for each in (name, "c" + name[1:], "a.jpg")]
+    assert predict(*given, network=network, out=out) == 0
+    assert len(times(out)) == 3
+    assert len({row["photo"] for row in csv.DictReader((out / "summary.csv").open())}) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern", "names"),
+    [
+        (["trip [2024]/a.jpg"], "trip [2024]/*.jpg", ["a"]),
+        (["trip [2024]/x/a.jpg"], "trip [2024]/**/*.jpg", ["a"]),
+        (["IMG[1]a.jpg", "IMG[2]a.jpg"], "IMG[1]*.jpg", ["IMG[1]a"]),
+        (["a/1.jpg", "b/2.jpg", "[ab]/3.jpg"], "[ab]/*.jpg", ["3"]),
+        (["a/1.jpg", "b/2.jpg"], "[ab]/*.jpg", ["a/1", "b/2"]),
+        (["a*/1.jpg", "ab/2.jpg"], "a*/*.jpg", ["1"]),
+    ],
+)
+def test_find_photos_takes_brackets_in_names(
+    tmp_path: Path, files: list[str], pattern: str, names: list[str]
+) -> None:
+    assert names_of(tmp_path, files, [pattern]) == names

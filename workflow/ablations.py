@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from plda.errors import InputError
 from plda.files import write_text
-from plda.params import Params, Section, check, read_yaml
+from plda.params import Params, Section, check
+from plda.yaml_file import read_yaml, yaml_text
 from workflow.stages import MAIN, PARAMS
 
 ABLATIONS = Path("ablations.yaml")
@@ -120,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         params = read_params_of_runs(PARAMS, ABLATIONS)
         if options.run not in params:
             raise InputError(f"{ABLATIONS}: has no run {options.run}")
-        text = yaml.safe_dump(params[options.run], sort_keys=False)
-        if not options.params.exists() or options.params.read_text() != text:
+        text = yaml_text(params[options.run])
+        if not options.params.exists() or options.params.read_bytes() != text.encode():
             write_text(options.params, text)
     except InputError as error:
         print(error, file=sys.stderr)

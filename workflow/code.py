@@ -23,7 +23,8 @@ def code_of(stage: str, root: Path = Path()) -> list[str]:
         if path in found:
             continue
         found |= {path, *(str(p.relative_to(root)) for p in (root / path).parent.glob("*.j2"))}
-        names = (name.replace(".", "/") + ".py" for name in _imported((root / path).read_text()))
+        code = (root / path).read_text(encoding="utf-8")
+        names = (name.replace(".", "/") + ".py" for name in _imported(code))
         waiting += [name for name in names if (root / name).exists()]  # the others are no modules
     return sorted(found - FRAME)
 
@@ -52,4 +53,5 @@ def _imported(code: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    DECLARATION.write_text(with_code(DECLARATION.read_text()))
+    text = with_code(DECLARATION.read_text(encoding="utf-8"))
+    DECLARATION.write_text(text, encoding="utf-8")

@@ -40,7 +40,7 @@ def read_metrics(files: Sequence[Path], names: Sequence[str]) -> dict[str, float
     found: dict[str, float] = {}
     for file in files:
         try:
-            values = flat(json.loads(file.read_text()))
+            values = flat(json.loads(file.read_bytes()))
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}") from error
         except ValueError as error:

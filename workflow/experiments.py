@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from plda.errors import InputError
+from plda.yaml_file import yaml_text
 from workflow.ablations import ABLATIONS, read_ablations, read_params_of_runs
 from workflow.runs import compared, read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS, Stage
@@ -38,7 +37,7 @@ class Git:
             InputError: it failed; with its own words.
         """
         run = subprocess.run(
-            ["git", *arguments], input=text, env=self._environment, capture_output=True, text=True
+            ["git", *arguments], input=text, env=self._environment, capture_output=True, encoding="utf-8"
         )
         if run.returncode:
             raise InputError(f"git {arguments[0]}: {run.stderr.strip()}")
@@ -58,7 +57,7 @@ def run_files(
     Raises:
         InputError: a file is missing.
     """
-    files: dict[str, str | None] = {str(PARAMS): yaml.safe_dump(params, sort_keys=False)}
+    files: dict[str, str | None] = {str(PARAMS): yaml_text(params)}
     for name, stage in main.items():
         files |= dict.fromkeys(stage.in_git)
         if name in made:
@@ -99,7 +98,7 @@ def _head(git: Git) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read: {error.strerror}; run `snakemake --cores all ablations` first"

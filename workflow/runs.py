@@ -27,7 +27,7 @@ def read_runs(dvc_file: Path, params_file: Path, ablations_file: Path) -> dict[s
         KeyError: a `${name}` in `dvc_file` stands nowhere.
     """
     params = read_params_of_runs(params_file, ablations_file)
-    declaration = yaml.safe_load(dvc_file.read_text())
+    declaration = yaml.safe_load(dvc_file.read_text(encoding="utf-8"))
     makers = share({run: fill_stages(declaration, values) for run, values in params.items()})
     runs = {
         run: {

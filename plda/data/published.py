@@ -14,7 +14,8 @@ from plda.data.extract import extract
 from plda.data.progress import in_words, say
 from plda.errors import InputError
 from plda.files import need_space
-from plda.params import Count, DownloadData, Section, check, read_yaml
+from plda.params import Count, DownloadData, Section, check
+from plda.yaml_file import read_yaml
 
 MB = 1_000_000
 

@@ -42,7 +42,7 @@ def open_source(source: Origin, settings: IndexData, archives: Path) -> Source:
 
 
 def _downloaded(archives: Path) -> tuple[dict[str, Packed], dict[str, int]]:
-    found = json.loads(archives.read_text())
+    found = json.loads(archives.read_text(encoding="utf-8"))
     for path in found["places"].values():
         if not Path(path).exists():
             raise InputError(f"{path}: is gone; `snakemake --forcerun download_data` has it again")

@@ -58,7 +58,7 @@ def evaluate_cams(
     names = read_classes(classes)
     entries, archive = read_training_entries(index), Archive(images)
     raw, after, confident = Cams(cams), Cams(refined_cams), Archive(boundary_seeds)
-    chosen = json.loads(background_scores.read_text())
+    chosen = json.loads(background_scores.read_text(encoding="utf-8"))
     background: dict[str, float] = chosen["scores"]
 
     def maps_of(entry: Entry, step: str) -> Tensor:

@@ -127,7 +127,7 @@ def report(
         "Data": data_facts(entries, names, params),
         "Method": method_facts(params),
         "Where": {
-            **machine_facts({name: json.loads(path.read_text()) for name, path in machines.items()}),
+            **machine_facts({name: json.loads(path.read_bytes()) for name, path in machines.items()}),
             "Code": code_fact(),
         },
     }
@@ -140,7 +140,10 @@ def report(
         tagged=tagged,
         doubts=doubts(tagged, len(train)),
         scored=Counter(entry.split for entry in [*train, *val] if entry.mask),
-        metrics={**json.loads(cam_metrics.read_text()), **json.loads(metrics.read_text())},
+        metrics={
+            **json.loads(cam_metrics.read_text(encoding="utf-8")),
+            **json.loads(metrics.read_text(encoding="utf-8")),
+        },
         class_scores=pd.concat([read_class_scores(cam_class_scores), read_class_scores(class_scores)]),
         confusion=confusion,
         curve=pd.read_csv(seed_curve),

@@ -157,5 +157,7 @@ def _precision(compute: Compute, device: torch.device) -> str:
 def _processor() -> str:
     """The processor's name, as Linux knows it, or else its kind."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    found = re.search(
+        r"^model name\s*: (.+)$", info.read_text(encoding="utf-8") if info.exists() else "", re.MULTILINE
+    )
     return " ".join(found[1].split()) if found else platform.processor() or platform.machine()

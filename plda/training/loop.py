@@ -4,6 +4,7 @@ All randomness is a function of (seed, step): the order of the items, their augm
 training that was killed and resumed computes what an unbroken one does, bit for bit on a CPU.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,9 +65,12 @@ def train(
 
     Raises:
         InputError: such devices are not there, or cannot share the batches or the batch norm.
-        Unfinished: a signal came; the state is kept.
+        Unfinished: SIGTERM or SIGUSR1 came; the state is kept.
+        KeyboardInterrupt: Ctrl-C came; the state is kept.
     """
     images = min(settings.batch_size, len(data))  # type: ignore[arg-type]
+    if images == 1 and (reason := settings.needs_two_images()):
+        raise InputError(f"one training image is not enough {reason}; add images, or change these values")
     if images % compute.devices:
         raise InputError(
             f"params: compute.devices: {compute.devices} processes cannot share a batch of {images} equally"
@@ -209,13 +213,14 @@ def _run(
             progress.step(values["loss"].detach())
             epoch_ends = state.step % order.steps_per_epoch == 0
             row = state.end_epoch(order.steps_per_epoch, lr, inspect) if epoch_ends else None
-            stops = any_process(stop_asked()) and state.step < order.stop
+            stops = any_process(bool(stop_asked())) and state.step < order.stop
             if row or stops or state.step % STEPS_BETWEEN_CHECKPOINTS == 0:
                 content = state.saved()
                 if rank == 0:
                     checkpoint.save(content)
             if stops:  # nothing was said before the state was kept: who reads it may be gone
-                raise Unfinished(
+                kind = KeyboardInterrupt if stop_asked() == signal.SIGINT else Unfinished
+                raise kind(
                     f"stopped by a signal after step {state.step} of {order.stop}, which is kept: "
                     "the same command goes on from there"
                 )

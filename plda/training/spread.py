@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from plda.params import Compute
-from plda.processes import in_order
+from plda.processes import end_with_parent, ending, in_order
 from plda.training.compute import find_device, keep_memory, threads_of_each
 
 T = TypeVar("T")
@@ -47,12 +47,10 @@ def spread(
         places.put(place)
     begin = (make, device.type, places, threads_of_each(compute))
     pool = ProcessPoolExecutor(compute.devices, context, _begin, begin)
-    try:
+    with ending(pool):
         yield lambda items: map(
             pickle.loads, in_order(pool, _call, ((item,) for item in items), 2 * compute.devices)
         )
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class _Worker:
@@ -66,6 +64,7 @@ class _Worker:
 def _begin(
     make: Callable[[torch.device], Callable[[Any], Any]], kind: str, places: "SimpleQueue[int]", threads: int
 ) -> None:
+    end_with_parent()
     place = places.get()
     _Worker.make = staticmethod(make)
     _Worker.device = torch.device(kind, place) if kind == "cuda" else torch.device(kind)

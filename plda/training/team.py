@@ -21,8 +21,10 @@ from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from plda.errors import AGAIN, Unfinished
+from plda.processes import deaf_to_ctrl_c, end_with_parent
 
 LIMIT = timedelta(minutes=10)  # how long one waits for another, which may be looking at the network meanwhile
+LAST_STEP = 3.0  # seconds
 GRACE = 10.0  # seconds that a process has to end by itself
 
 
@@ -51,8 +53,9 @@ def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[Non
         start(target=_member, args=(pickled, rank, size, backend, store.port, LIMIT))
         for rank in range(1, size)
     ]
-    for other in others:
-        other.start()
+    with deaf_to_ctrl_c():
+        for other in others:
+            other.start()
     over = Event()
     watch = Thread(target=_watch, args=(others, over), daemon=True)
     watch.start()
@@ -70,17 +73,18 @@ def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[Non
         distributed.destroy_process_group()
     finally:
         over.set()
-        for other in others:
+        for other in others:  # a signal has stopped it, too: let it end the processes that load its data
+            other.join(LAST_STEP)
             other.kill()
 
 
 def _member(pickled: bytes, rank: int, size: int, backend: str, port: int, limit: timedelta) -> None:
     """What another process than the first does."""
-    Thread(target=_end_with_the_first, daemon=True).start()
+    end_with_parent()
     _join(TCPStore("127.0.0.1", port, size, is_master=False), rank, size, backend, limit)
     try:
         pickle.loads(pickled)(rank)
-    except Unfinished:
+    except (Unfinished, KeyboardInterrupt):
         pass  # the first says so
     except RuntimeError:
         time.sleep(GRACE)  # if another process was lost, the first says so, and ends this one meanwhile
@@ -111,10 +115,3 @@ def _loss(number: int, size: int, status: int) -> str:
         f"process {number} of {size} {how}, so all are stopped; "
         "the same command goes on from the last checkpoint"
     )
-
-
-def _end_with_the_first() -> None:
-    first = multiprocessing.parent_process()
-    assert first is not None
-    first.join()
-    os._exit(AGAIN)

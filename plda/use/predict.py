@@ -2,6 +2,8 @@
 
 import argparse
 import csv
+import errno
+import hashlib
 import io
 import sys
 from collections.abc import Sequence
@@ -13,13 +15,18 @@ from tqdm import tqdm
 
 from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.errors import InputError
-from plda.files import write_bytes, write_json, write_text
+from plda.files import delete_remains, read_note, write_bytes, write_json, write_text
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
 
 LEAST_SIDE = 32  # pixels, of what a network sees: its last feature map is so much smaller
 COLUMNS = ("photo", "mask", "class", "share", "confidence")
+KINDS = ("masks", "overlays", "labels")  # folders of what is written
+UNFINISHED = ".predict.json"  # in OUT while photos are left: what they are labelled with
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of every photo, not of one
+
+Row = dict[str, Any]
 
 
 def predict(
@@ -42,45 +49,124 @@ def predict(
     and its mean confidence. And of all together: summary.csv, the same as a table; classes.txt, the class of
     each id. All are upright and as large as the photo (overlays: at most 1600 pixels).
 
-    A photo that cannot be read is named, the others are labelled all the same; the exit status is then 2.
+    A photo that cannot be labelled is named, the others are labelled all the same; the exit status is then 2.
+    Stopped, or with photos left, the same command goes on: photos that are finished are not labelled again.
     """
     chosen = find_photos(photos, out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out names a folder")
-    if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: is there and not empty; name a new folder, or give --overwrite")
     labeller = TrainedNetwork(
         network, device=device, long_side=long_side, scales=scales, flip=flip, window=window
     )
-    side = labeller.reading_side and max(SIDE, labeller.reading_side)
-    rows, unread = [], 0
-    for photo in tqdm(chosen, unit="photo", disable=not sys.stderr.isatty()):
-        try:
-            content = read_file(photo.path)
-            size, image = image_size(content), read_image(content, side)
-        except InputError as error:
-            unread += 1
-            tqdm.write(f"plda predict: error: {photo.path}: {error}", file=sys.stderr)
-            continue
-        rows += _write(out, photo, image, labeller.label(image, size=size, confidence=False), overlays)
+    settings = {
+        "network": hashlib.sha256(network.read_bytes()).hexdigest(),
+        "long_side": long_side,
+        "scales": list(scales),
+        "flip": flip,
+        "window": window,
+        "overlays": overlays,
+    }
+    since = _begin(out, settings, overwrite)
+    rows: list[Row] = []
+    done, failed = 0, 0
+    try:
+        for photo in tqdm(chosen, unit="photo", disable=not sys.stderr.isatty()):
+            try:
+                rows += _finished(out, photo, since, overlays) or _label(out, photo, labeller, overlays)
+                done += 1
+            except Exception as error:  # whatever it is, the other photos are labelled
+                if _ends_the_batch(error):
+                    raise
+                failed += 1
+                tqdm.write(f"plda predict: error: {photo.path}: {_in_words(error)}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"stopped by Ctrl-C after {done} of {len(chosen)} photos; the same command goes on from there"
+        ) from stop
     write_text(out / "classes.txt", "\n".join(labeller.classes) + "\n")
     write_bytes(out / "summary.csv", _table(rows))
-    print(f"{len(chosen) - unread} photos labelled: {out / 'summary.csv'}", file=sys.stderr)
-    if unread:
-        raise InputError(f"{unread} of {len(chosen)} photos cannot be read, see above")
+    print(f"{done} photos labelled: {out / 'summary.csv'}", file=sys.stderr)
+    if failed:
+        raise InputError(
+            f"{failed} of {len(chosen)} photos cannot be labelled, see above; the same command tries again"
+        )
+    (out / UNFINISHED).unlink()
 
 
-def _write(
-    out: Path, photo: Photo, image: Image.Image, labelled: Labelled, overlays: bool
-) -> list[dict[str, Any]]:
+def _begin(out: Path, settings: Row, overwrite: bool) -> int:
+    """Prepare the folder; return from which time on, in ns, files in it were made with `settings`.
+
+    Raises:
+        InputError: it is a file, or holds what may not be replaced.
+    """
+    note = out / UNFINISHED
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out names a folder")
+    before = read_note(note)
+    if before == settings:
+        for kind in KINDS:
+            delete_remains((out / kind).rglob(".*.tmp"))
+        return note.stat().st_mtime_ns
+    if before and not overwrite:
+        other = ", ".join(name for name in settings if settings[name] != before.get(name))
+        raise InputError(
+            f"{out}: holds an unfinished predict with another {other}; "
+            "give the same command to go on, name a new folder, or give --overwrite"
+        )
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: is there and not empty; name a new folder, or give --overwrite")
+    write_json(note, settings)
+    return note.stat().st_mtime_ns
+
+
+def _finished(out: Path, photo: Photo, since: int, overlays: bool) -> list[Row]:
+    """Return a photo's rows of the table if it was labelled before and has not changed since, else []."""
+    path = out / f"labels/{photo.name}.json"  # written after the others
+    try:
+        about, written = read_note(path), path.stat().st_mtime_ns
+        changed = photo.path.stat().st_mtime_ns
+        others = [out / about["mask"]] + overlays * [out / f"overlays/{photo.name}.jpg"]
+        if about["photo"] != str(photo.path) or not max(since, changed) <= written:
+            return []
+        return _rows(about) if all(other.is_file() for other in others) else []
+    except (OSError, KeyError, TypeError):
+        return []
+
+
+def _label(out: Path, photo: Photo, labeller: TrainedNetwork, overlays: bool) -> list[Row]:
+    """Label a photo and write what was made of it; return its rows of the table.
+
+    Raises:
+        InputError: it cannot be read, or nothing can be written.
+    """
+    if photo.fault:
+        raise InputError(photo.fault)
+    content = read_file(photo.path)
+    size, side = image_size(content), labeller.reading_side
+    image = read_image(content, side and max(side, SIDE))
+    return _write(out, photo, image, labeller.label(image, size=size, confidence=False), overlays)
+
+
+def _ends_the_batch(error: Exception) -> bool:
+    cause = error.__cause__ if isinstance(error, InputError) else error
+    return isinstance(cause, OSError) and cause.errno in DISK
+
+
+def _in_words(error: Exception) -> str:
+    """Return an error in one line, with its class if we did not expect it."""
+    text = " ".join(str(error).split())[:500]
+    return text if isinstance(error, InputError) else f"cannot be labelled: {type(error).__name__}: {text}"
+
+
+def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, overlays: bool) -> list[Row]:
     """Write what was made of a photo; return its rows of the table."""
     height, width = labelled.ids.shape
     mask = f"masks/{photo.name}.png"
-    write_bytes(out / mask, encode_mask(labelled.ids))
+    contents = {mask: encode_mask(labelled.ids)}  # all before the first is written
     if overlays:
         buffer = io.BytesIO()
         draw_overlay(image, labelled.ids, labelled.found).save(buffer, "JPEG", quality=88)
-        write_bytes(out / f"overlays/{photo.name}.jpg", buffer.getvalue())
+        contents[f"overlays/{photo.name}.jpg"] = buffer.getvalue()
+    for name, content in contents.items():
+        write_bytes(out / name, content)
     found = [
         {
             "id": each.id,
@@ -90,12 +176,23 @@ def _write(
         }
         for each in labelled.found
     ]
-    about = {"photo": str(photo.path), "mask": mask, "width": width, "height": height}
-    write_json(out / f"labels/{photo.name}.json", {**about, "classes": found})
-    return [{**about, **each} for each in found]
+    about = {
+        "photo": str(photo.path),
+        "mask": mask,
+        "width": width,
+        "height": height,
+        "classes": found,
+    }
+    write_json(out / f"labels/{photo.name}.json", about)
+    return _rows(about)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> bytes:
+def _rows(about: Row) -> list[Row]:
+    """Return the rows of the table that a file of labels tells."""
+    return [{"photo": about["photo"], "mask": about["mask"], **each} for each in about["classes"]]
+
+
+def _table(rows: Sequence[Row]) -> bytes:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
@@ -118,7 +215,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--overwrite",
         action="store_true",
-        help="OUT may be there already; files of the same name are replaced",
+        help="OUT may be there already and finished; files of the same name are replaced",
     )
     command.add_argument(
         "--no-overlays", dest="overlays", action="store_false", help="masks, labels and table alone"
