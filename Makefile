@@ -42,7 +42,7 @@ deps: .venv/ready ## after a change of imports: the code of each stage, into dvc
 adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
 	@snakemake --dry-run 2>&1 | grep "Nothing to be done" > /dev/null || \
 		{ echo "Snakemake has work left: run 'snakemake --cores all' first"; exit 1; }
-	dvc commit --force --quiet --no-relink # links to DVC's cache would have new times
+	dvc commit --force --no-relink > /dev/null # links to DVC's cache would have new times
 
 adopt-snakemake: .venv/ready ## after DVC ran: Snakemake takes the results as they are
 	@dvc status --quiet || { echo "DVC has work left: run 'dvc repro' first"; exit 1; }

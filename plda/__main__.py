@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from plda import __version__
 from plda.errors import AGAIN, INTERRUPTED, InputError, Unfinished
+from plda.files import delete_remains
 from plda.processes import kill_workers
 
 STAGES = {
@@ -184,6 +185,8 @@ def _run_stage(options: argparse.Namespace) -> None:
     params = read_params(options.params)
     print(f"{options.command}: {STAGES[options.command]}", file=sys.stderr, flush=True)
     paths = {name: getattr(options, name) for name in path_arguments(function)}
+    for path in paths.values():
+        delete_remains(path)
     function(**paths, **{name: getattr(params, name) for name in sections(function)})
 
 

@@ -5,6 +5,7 @@ job, a full disk or a forbidden folder never leaves something that looks finishe
 """
 
 import errno
+import glob
 import json
 import os
 import re
@@ -64,6 +65,27 @@ def _temporary_name(name: str) -> str:
     end = f".{os.getpid()}.tmp"
     start = os.fsencode(name)[: LONGEST_NAME - 1 - len(end)]
     return f".{start.decode(errors='ignore')}{end}"
+
+
+def delete_remains(path: Path) -> None:
+    """Delete what killed processes of this machine left half-written of `path`."""
+    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = remains.name[len(path.name) + 2 : -len(".tmp")]
+        if number.isdigit() and not _alive(int(number)):
+            if remains.is_dir():
+                shutil.rmtree(remains)
+            else:
+                remains.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -85,11 +85,10 @@ class Photos:
         """Run index_data on the folder, into `out`."""
         params = self.folder.parent / "params.yaml"
         if changes or not params.exists():
-            write_params(params, source="folder", **changes)
+            write_params(params, source="folder", index_data__folder=str(self.folder), **changes)
         return run_stage(
             "index_data",
             params,
-            folder=self.folder,
             archives=out / "archives.json",
             classes=out / "classes.txt",
             index=out / "index.csv",
@@ -111,7 +110,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_stage(
             "index_data",
             params,
-            folder=folder,
             archives=folder / "archives.json",
             classes=folder / "classes.txt",
             index=folder / "index.csv",

@@ -326,7 +326,7 @@ class Folder(Door):
         (self.photos / "classes.txt").write_text("\n".join(CLASSES) + "\n")
         (self.photos / "tags.csv").write_text(self.TABLE)
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        params["source"] = "folder"
+        params["source"], params["index_data"]["folder"] = "folder", str(self.photos)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
         if not self.index():
             raise Wrong("the valid folder is refused")
@@ -341,7 +341,7 @@ class Folder(Door):
             "images": "images.zip",
             "archives": "none.json",
         }
-        flags = {"params": self.folder / "params.yaml", "folder": self.photos}
+        flags = {"params": self.folder / "params.yaml"}
         flags |= {name: self.out / file for name, file in outputs.items()}
         status, words = told(main, ["index_data", *(t for n, p in flags.items() for t in (f"--{n}", str(p)))])
         left = sorted(p.name for p in self.out.iterdir()) if self.out.exists() else []

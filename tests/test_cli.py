@@ -42,7 +42,7 @@ def test_a_missing_path_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
 def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_path: Path) -> None:
     assert photos.index(tmp_path / "out") == 0
     (photos.folder / "a.jpg").unlink()
-    arguments = ["index_data", "--params", str(tmp_path / "params.yaml"), "--folder", str(photos.folder)]
+    arguments = ["index_data", "--params", str(tmp_path / "params.yaml")]
     for flag in ("archives", "classes", "index", "images"):
         arguments += [f"--{flag}", str(tmp_path / "new" / flag)]
 
@@ -59,3 +59,15 @@ def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_
     assert loud.returncode == 1
     assert "Traceback" in loud.stderr
     assert InputError.__name__ in loud.stderr
+
+
+def test_stage_deletes_what_a_killed_one_left(photos: Photos, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = out / f".images.zip.{ended.pid}.tmp"
+    left.write_bytes(b"half")
+    (photos.folder / "a.jpg").unlink()  # the stage fails, and writes nothing
+    assert photos.index(out) == 2
+    assert not left.exists()

@@ -16,6 +16,7 @@ from plda.data.images import VOID, colour, encode_mask, keep_image, read_image, 
 from plda.data.index import Entry, read_index
 from plda.data.loading import load_image
 from plda.data.transforms import augment
+from plda.errors import InputError
 from plda.params import Params, Training, check
 
 ORIENTATION = 0x0112
@@ -198,3 +199,16 @@ def test_images_to_label_need_no_tags(photos: Photos, tmp_path: Path) -> None:
     photos.write()
     assert photos.index(tmp_path) == 0
     assert read_index(tmp_path / "index.csv", "test") == [Entry("images/d.jpg", "test", (), "", "", 40, 30)]
+
+
+def test_a_damaged_archive_is_named(photos: Photos, tmp_path: Path) -> None:
+    assert photos.index(tmp_path) == 0
+    path = tmp_path / "images.zip"
+    whole = bytearray(path.read_bytes())
+    whole[100] ^= 1  # within the first image
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match=r"images\.zip: is damaged"):
+        Archive(path).read("images/a.jpg")
+    path.write_bytes(whole[:-30])
+    with pytest.raises(InputError, match=r"images\.zip: is damaged"):
+        Archive(path).names()

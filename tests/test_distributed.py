@@ -162,7 +162,7 @@ class Run:
         flags = [text for flag, path in paths.items() for text in ("--" + flag.replace("_", "-"), str(path))]
         command = [sys.executable, "-m", "plda", "train_cam", "--params", str(params), *flags]
         self.bash = subprocess.Popen(
-            ["bash", "-c", f"set -euo pipefail; {shlex.join(command)} 2>&1 | tee {self._log}"],
+            ["bash", "-c", f"set -euo pipefail; {shlex.join(command)} 2>&1 | tee -i {self._log}"],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,

@@ -708,7 +708,7 @@ def test_a_killed_extraction_leaves_nothing_that_looks_finished(tmp_path: Path) 
     assert run.returncode == -signal.SIGKILL
     assert not folder.exists()
     assert 500 < len(list(begun.iterdir())) < 3000
-    neighbour = folder.with_name(".folder.b.1.tmp")
+    neighbour = folder.with_name(f".folder.b.{run.pid}.tmp")
     neighbour.mkdir()
     runs = [python(EXTRACT, archive, folder) for _ in range(2)]  # two at once
     told = [run.communicate(timeout=60)[1] for run in runs]

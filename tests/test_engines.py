@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, write_params
+from conftest import ROOT, Photos, write_params
 
 from plda.__main__ import STAGES
 
@@ -52,7 +53,7 @@ class Tree:
         return output
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """A command in the tree, on its way."""
+        """A command in the tree, on its way, in a process group of its own."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -68,6 +69,7 @@ class Tree:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def make(self, target: str, ok: bool = True) -> str:
@@ -169,7 +171,9 @@ def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> Non
     tree.set("source", "folder")
     tree.set("index_data.folder", "my photos")
     for command in (("snakemake", "--cores", "1", "--until", "index_data"), ("dvc", "repro", "index_data")):
-        assert "my photos/classes.txt: needs 1 to 254 classes" in tree.run(*command, ok=False)
+        said = tree.run(*command, ok=False)
+        assert "my photos/classes.txt: needs 1 to 254 classes" in said
+        assert "non-zero" in said or "exited with 2" in said  # the failure itself, not the missing output
         assert list((tmp_path / "results/main/index_data").rglob("*.*")) == []
 
 
@@ -177,3 +181,56 @@ def test_where_it_runs_reruns_nothing(tree: Tree) -> None:
     before = tree.snakemake_plan(), tree.run("dvc", "status")
     tree.set("compute.workers", 1)
     assert (tree.snakemake_plan(), tree.run("dvc", "status")) == before
+
+
+EVIL = """-it's "q" {run} {2024} $(touch ran) `touch ran` ${HOME}; touch ran & *"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Photos]:
+    """A tree with a user's photos in a folder of an awkward name, of which both engines have packed them."""
+    tree = Tree(tmp_path_factory.mktemp("own"))
+    photos = Photos(tree.folder / EVIL)
+    future = time.time() + 10_000
+    os.utime(photos.folder / "tags.csv", (future, future))
+    tree.set("source", "folder")
+    tree.set("index_data.folder", EVIL)
+    tree.run("snakemake", "--cores", "1", "--until", "index_data")
+    tree.run("dvc", "repro", "index_data")
+    return tree, photos
+
+
+def test_folder_name_runs_nothing(own: tuple[Tree, Photos]) -> None:
+    tree, _ = own
+    assert (tree.folder / "results/main/index_data/index.csv").exists()
+    assert not (tree.folder / "ran").exists()
+
+
+def test_other_files_in_the_folder_do_not_count(own: tuple[Tree, Photos]) -> None:
+    tree, photos = own
+    (photos.folder / "Thumbs.db").write_bytes(b"junk")
+    assert "up to date" in tree.run("dvc", "status", "index_data")
+    (photos.folder / "a.json").write_text("{}")  # DVC packs anew: the archive is the same
+    before = (tree.folder / "dvc.lock").read_text()
+    assert tree.dvc_ran(tree.run("dvc", "repro", "index_data")) == ["index_data"]
+    after = (tree.folder / "dvc.lock").read_text()
+    archive = r"images\.zip\n *hash: md5\n *md5: (\w+)"
+    assert re.findall(archive, before) == re.findall(archive, after) != []
+    assert "index_data" not in tree.snakemake_plan()
+
+
+def test_replaced_photo_reruns_index_data(own: tuple[Tree, Photos]) -> None:
+    tree, photos = own
+    (photos.folder / "c.jpg").write_bytes((photos.folder / "b.jpg").read_bytes())
+    assert "index_data" in tree.snakemake_plan()
+
+
+def test_future_file_is_refused_before_any_job(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    future = time.time() + 10_000
+    os.utime(tmp_path / "plda/files.py", (future, future))
+    said = tree.run("snakemake", "--cores", "1", ok=False)
+    assert "plda/files.py: its time must not be in the future" in said
+    assert not (tmp_path / "results").exists()
+    tree.run("find", ".", "-newermt", "now", "-exec", "touch", "{}", "+")
+    assert tree.snakemake_plan() == EVERY

@@ -52,7 +52,7 @@ def test_a_profile_that_is_not_filled_in_is_refused(tree: Tree, name: str) -> No
 
 
 def test_the_shipped_profile_is_to_be_filled_in(tree: Tree) -> None:
-    profile = yaml.safe_load(Path(tree.folder / "workflow/profiles/slurm/config.yaml").read_text())
+    profile = yaml.safe_load(Path(tree.folder / "profiles/slurm/config.yaml").read_text())
     assert profile["default-resources"]["slurm_account"] == "FILL_IN"
     assert profile["default-resources"]["slurm_partition"] == "FILL_IN"
     tree.run("snakemake", "--dry-run", "--default-resources", *FILLED)

@@ -132,6 +132,6 @@ def test_the_rule_packs_the_predictions_of_main() -> None:
     assert (
         "python -m workflow.submission --classes results/main/index_data/classes.txt "
         "--index results/main/index_data/index.csv --predictions results/main/predict_masks/masks "
-        "--submission results/main/submission/VOC2012_comp6.tar.gz 2>&1 | tee logs/submission.log"
+        "--submission results/main/submission/VOC2012_comp6.tar.gz 2>&1 | tee -i logs/submission.log"
     ) in plan
     assert "rule evaluate" not in plan

@@ -44,7 +44,7 @@ def test_the_user_is_told_before_anything_is_trained(
     photos: Photos, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert photos.index(photos.folder.parent / "out") == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Mind: ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: ")]
     assert len(said) == 2
     assert "'cat' is in every training image" in said[0]
     assert "without 'cat': 0" in said[1]

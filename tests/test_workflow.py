@@ -1,24 +1,30 @@
 """The copies that must agree: dvc.yaml, the rules, the functions, the params, the code that runs."""
 
 import ast
+import os
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, Photos
 from dvc.repo import Repo
 
 from docs.params import PAGE, page
 from plda.__main__ import STAGES, USES, path_arguments, sections, stage_function
+from plda.errors import InputError
 from plda.params import Params, read_params
 from workflow.ablations import read_ablations
 from workflow.code import code_of, with_code
+from workflow.photos import fingerprint
 from workflow.runs import compared, read_runs
-from workflow.stages import Stage, upstream
+from workflow.stages import Stage, fill_stages, upstream
 
 PLACE = "compute"  # says where a stage runs, not what it computes, so no engine reruns it for that
 
@@ -130,7 +136,7 @@ def test_our_reading_of_dvc_yaml_is_dvcs(stages: dict[str, Stage]) -> None:
     ours = {
         s.name: (
             s.command,
-            sorted(s.inputs),
+            sorted(s.inputs + s.given),
             sorted(s.outputs),
             sorted(s.metrics),
             sorted(s.in_git),
@@ -161,7 +167,7 @@ def planned(target: str) -> dict[tuple[str, str], tuple[set[str], set[str], str]
 
 
 def as_planned(stage: Stage) -> tuple[set[str], set[str], str]:
-    command = f"{stage.command} 2>&1 | tee logs/{stage.run}/{stage.name}.log"
+    command = f"{stage.command} 2>&1 | tee -i logs/{stage.run}/{stage.name}.log"
     if stage.name.startswith("train_"):
         command = f"trap '' TERM; {command}"
     return set(stage.inputs), set(stage.outputs), command
@@ -233,3 +239,65 @@ def test_a_stage_stands_after_those_it_reads(stages: dict[str, Stage]) -> None:
     names = list(stages)
     for name, stage in stages.items():
         assert all(names.index(before) < names.index(name) for before in upstream(stage, stages))
+
+
+def test_command_must_not_name_a_value_of_params() -> None:
+    declaration = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    declaration["stages"]["index_data"]["cmd"] += " --folder ${index_data.folder}"
+    with pytest.raises(InputError, match=r"stages\.index_data\.cmd: \$\{index_data\.folder\} must be"):
+        fill_stages(declaration, yaml.safe_load((ROOT / "params.yaml").read_text()))
+
+
+def test_fingerprint_follows_the_named_files(photos: Photos) -> None:
+    def changed() -> str:
+        fingerprint.cache_clear()
+        return fingerprint(photos.folder)
+
+    prints = [changed()]
+    for spoil in (
+        lambda: (photos.folder / "a.png").touch(),  # a mask
+        lambda: (photos.folder / "classes.txt").write_text("background\ncat\n"),
+        (photos.folder / "a.jpg").unlink,
+        lambda: (photos.folder / "tags.csv").write_bytes(b'image,mask\n"\xff\x00,\n'),
+        (photos.folder / "tags.csv").unlink,
+        lambda: shutil.rmtree(photos.folder),
+    ):
+        (photos.folder / "other.txt").write_text(str(len(prints)))
+        assert changed() == prints[-1]
+        spoil()
+        prints.append(changed())
+    assert len(set(prints)) == len(prints)
+
+
+HOLD = "import sys; from workflow import locks; locks.hold(False); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize(
+    ("user", "alive", "removed"),
+    [("", False, True), ("", True, False), ("elsewhere", False, False), ("cluster", False, False)],
+)
+def test_locks_are_removed_only_where_nobody_is_alive(
+    tmp_path: Path, user: str, alive: bool, removed: bool
+) -> None:
+    notes = tmp_path / ".snakemake/locks"
+    notes.mkdir(parents=True)
+    (notes / f"{user or socket.gethostname()}.user").touch()
+    start = partial(
+        subprocess.Popen,
+        [sys.executable, "-c", HOLD],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    first = start()
+    assert first.stdout and first.stdout.readline()
+    if not alive:
+        first.kill()
+        first.wait()
+    (notes / "0.output.lock").touch()
+    with start() as second:
+        second.communicate(b"")
+    assert (notes / "0.output.lock").exists() != removed
+    first.kill()
+    first.communicate()

@@ -2,7 +2,8 @@
 
 Understood is the part of DVC's format that our dvc.yaml uses: `vars` with plain values, `${...}` of these and
 of params.yaml, and stages with cmd, deps, params, outs, metrics and plots. A test holds the result against
-DVC's own reading.
+DVC's own reading. A command may use `vars` only: a shell runs it, and a value of params.yaml can hold
+anything.
 """
 
 import re
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plda.errors import InputError
+
 DECLARATION, PARAMS = Path("dvc.yaml"), Path("params.yaml")
+_NAME = re.compile(r"\$\{([\w.]+)\}")
 MAIN = "main"  # the run that dvc.yaml is written for: params.yaml as it is
 
 
@@ -24,6 +28,7 @@ class Stage:
         run: the run that makes it, which is in the paths of its outputs.
         command: what a shell runs.
         inputs: paths of the data and the code it reads.
+        given: paths of the user's own files and folders it reads, named in params.yaml.
         outputs: paths it writes; one without an ending is a folder.
         metrics: those of the outputs that hold metrics.
         in_git: those of the outputs that git keeps, not DVC's cache.
@@ -34,6 +39,7 @@ class Stage:
     run: str
     command: str
     inputs: tuple[str, ...]
+    given: tuple[str, ...]
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     in_git: tuple[str, ...]
@@ -44,19 +50,26 @@ def fill_stages(declaration: Mapping[str, Any], params: Mapping[str, Any]) -> di
     """The stages of `declaration`, as parsed from dvc.yaml, for a run with `params`.
 
     Raises:
+        InputError: a command names a value of params.yaml.
         KeyError: a `${name}` stands nowhere.
     """
-    values = dict(params)
-    for group in declaration["vars"]:
-        values |= group
+    paths = {name: path for group in declaration["vars"] for name, path in group.items()}
+    values = {**params, **paths}
 
     def fill(text: str) -> str:
         """`text` with each `${a.b}` replaced by values[a][b]."""
-        return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1])), text)
+        return _NAME.sub(lambda match: str(_look_up(values, match[1])), text)
 
-    return {
-        name: _stage(name, map_texts(stanza, fill), params) for name, stanza in declaration["stages"].items()
-    }
+    stages = {}
+    for name, stanza in declaration["stages"].items():
+        for value in set(_NAME.findall(stanza["cmd"])) - set(paths):
+            raise InputError(
+                f"{DECLARATION}: stages.{name}.cmd: ${{{value}}} must be one of `vars`: a value of {PARAMS} "
+                "must not reach a shell"
+            )
+        given = [fill(path) for path in stanza.get("deps", []) if set(_NAME.findall(path)) - set(paths)]
+        stages[name] = _stage(name, map_texts(stanza, fill), tuple(given), params)
+    return stages
 
 
 def upstream(stage: Stage, stages: Mapping[str, Stage]) -> list[str]:
@@ -84,13 +97,14 @@ def map_texts(node: Any, change: Callable[[str], str]) -> Any:
     return node
 
 
-def _stage(name: str, stanza: Mapping[str, Any], params: Mapping[str, Any]) -> Stage:
+def _stage(name: str, stanza: Mapping[str, Any], given: tuple[str, ...], params: Mapping[str, Any]) -> Stage:
     outputs = [_with_flags(o) for kind in ("outs", "metrics", "plots") for o in stanza.get(kind, [])]
     return Stage(
         name=name,
         run=MAIN,
         command=stanza["cmd"],
-        inputs=tuple(stanza.get("deps", [])),
+        inputs=tuple(path for path in stanza.get("deps", []) if path not in given),
+        given=given,
         outputs=tuple(path for path, _ in outputs),
         metrics=tuple(path for path, _ in map(_with_flags, stanza.get("metrics", []))),
         in_git=tuple(path for path, flags in outputs if not flags.get("cache", True)),

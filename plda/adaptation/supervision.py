@@ -70,7 +70,7 @@ def _present(tags: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (B, K) int64 channels of C + 1, each once; (B, K) bool, False for those that only fill up.
     """
-    most = int(tags.sum(dim=1).max())
+    most = max(1, int(tags.sum(dim=1).max()))
     found, classes = tags.topk(most, dim=1)
     channels = torch.cat([torch.zeros_like(classes[:, :1]), classes + 1], dim=1)
     return channels, torch.cat([torch.ones_like(found[:, :1]), found], dim=1) > 0

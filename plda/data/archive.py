@@ -6,10 +6,12 @@ Any zip tool opens it.
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from plda.errors import InputError
 from plda.files import replacing
 
 
@@ -37,12 +39,25 @@ class Archive:
         self._opened: tuple[int, zipfile.ZipFile] | None = None
 
     def read(self, name: str) -> bytes:
-        """The content of entry `name`; KeyError if there is none."""
-        return self._open().read(name)
+        """The content of entry `name`; KeyError if there is none.
+
+        Raises:
+            InputError: the archive is damaged.
+        """
+        with self._undamaged():
+            return self._open().read(name)
 
     def names(self) -> list[str]:
-        """Of all entries, in order."""
-        return self._open().namelist()
+        """Of all entries, in order; raises what `read` does."""
+        with self._undamaged():
+            return self._open().namelist()
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        try:
+            yield
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise InputError(f"{self.path}: is damaged ({error}); delete it and run again") from error
 
     def _open(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():

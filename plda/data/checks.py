@@ -1,6 +1,7 @@
 """What a row must be before anything is trained on it. Every fault is found, then all are refused at once."""
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -8,9 +9,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from plda.data.images import VOID, encode_mask, keep_image, read_file, read_mask
+from plda.data.images import VOID, encode_mask, keep_image, read_file
 from plda.data.index import Entry, image_key
-from plda.data.source import SPLITS, Content, Row, Source
+from plda.data.masks import read_true_mask
+from plda.data.source import SPLITS, UNKNOWN, Colour, Content, Row, Source
 from plda.errors import InputError
 
 NEEDED = ("train", "val")
@@ -21,14 +23,22 @@ T = TypeVar("T")
 
 
 class Checker:
-    """Checks the rows of a source one by one and collects what is wrong with them."""
+    """Checks the rows of a source one by one and collects what is wrong with them.
+
+    Attributes:
+        warnings: what is allowed but hardly meant; complete after `finish`.
+    """
 
     def __init__(self, source: Source, long_side: int | None) -> None:
         self._ids = {name: number for number, name in enumerate(source.classes)}
-        self._origin, self._long_side = source.origin, long_side
+        self._origin, self._long_side, self._colours = source.origin, long_side, source.colours
         self._seen: dict[str, str] = {}
         self._splits: set[str] = set()
+        self._taught: set[str] = set()  # tags of training images
+        self._tagged: set[str] = set()
+        self._first_mask: dict[int, str] = {}  # with each id: where, and which file
         self._faults: list[str] = []
+        self.warnings: list[str] = []
 
     def check(self, row: Row) -> tuple[Entry, dict[str, bytes]] | None:
         """Check one row.
@@ -38,6 +48,9 @@ class Checker:
         """
         before = len(self._faults)
         self._splits.add(row.split)
+        self._tagged |= set(row.tags)
+        if row.split == "train":
+            self._taught |= set(row.tags)
         self._collect(row, "image", partial(self._check_name, row))
         self._collect(row, "split", partial(self._check_split, row))
         self._collect(row, "tags", partial(self._check_tags, row))
@@ -51,16 +64,20 @@ class Checker:
             raw: Content | None = getattr(row, field)
             if raw is not None:
                 names[field] = f"{folder}/{image_key(row.image)}.png"
-                mask = self._collect(row, field, partial(_keep_mask, raw, given, size, most))
-                files[names[field]] = mask or b""
+                mask = self._collect(row, field, partial(_read_mask, raw, given, most, self._colours))
+                if mask is not None:
+                    files[names[field]] = _keep_mask(mask, size)
+                    if field == "mask":
+                        self._compare(row, mask)
         if len(self._faults) > before:
             return None
-        tags = tuple(sorted(row.tags, key=self._ids.__getitem__))
+        known = row.tags != UNKNOWN
+        tags = tuple(sorted(row.tags, key=self._ids.__getitem__)) if known else UNKNOWN
         entry = Entry(f"images/{row.image}", row.split, tags, names["mask"], names["parts"], *size)
         return entry, files
 
     def finish(self) -> None:
-        """Refuse the data set if any row was wrong or a split has no image.
+        """Refuse the data set if any row was wrong, a split has no image, or no training image has a tag.
 
         Raises:
             InputError: a line for each fault, naming file, line and field.
@@ -68,10 +85,28 @@ class Checker:
         for split in NEEDED:
             if split not in self._splits:
                 self._faults.append(f"{self._origin}: field split: no image has split {split!r}")
+        if "train" in self._splits and not self._taught - set(UNKNOWN):
+            self._faults.append(f"{self._origin}: field tags: no training image has a tag")
         if self._faults:
-            more = len(self._faults) - MOST_SHOWN
-            rest = [f"... and {more} more"] if more > 0 else []
-            raise InputError("\n".join(self._faults[:MOST_SHOWN] + rest))
+            raise InputError("\n".join(first_of(self._faults)))
+        for name, class_id in self._ids.items():
+            place = self._first_mask.get(class_id)
+            if class_id and place and name not in self._tagged:
+                self.warnings.append(f"{place} holds id {class_id}, {name!r}, which no image is tagged with")
+
+    def _compare(self, row: Row, mask: np.ndarray) -> None:
+        """Note what the mask of a row holds, and whether its tags are in it."""
+        held = [int(class_id) for class_id in np.unique(mask)]
+        place = f"{row.origin}: field mask: {_name(row.mask)}"
+        for class_id in held:
+            self._first_mask.setdefault(class_id, place)
+        wanted = [self._ids[tag] for tag in row.tags if tag in self._ids]
+        if wanted and not set(wanted) & set(held):
+            advice = f"; {VOID} is void: an object is its class's id" if held == [0, VOID] else ""
+            self.warnings.append(
+                f"{place} holds ids {_listed(held)}, and none of its tags, {_listed(wanted)} "
+                f"({', '.join(row.tags)}){advice}"
+            )
 
     def _collect(self, row: Row, field: str, check: Callable[[], T]) -> T | None:
         """What `check` returns, or None and a fault noted where it refuses."""
@@ -87,24 +122,39 @@ class Checker:
             raise InputError("is empty")
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{row.image!r} must be a path inside the folder")
+        if any(unicodedata.category(character) == "Cc" for character in row.image):
+            raise InputError(f"{row.image!r} must have no line breaks or other control characters")
         first = self._seen.setdefault(image_key(row.image), row.origin)
         if first != row.origin:
-            raise InputError(f"{row.image!r} is there already, see {first} (endings do not count)")
+            raise InputError(f"duplicate image {row.image!r}, first in {first} (file endings are ignored)")
 
     def _check_split(self, row: Row) -> None:
         if row.split not in SPLITS:
-            raise InputError(f"{row.split!r} is none of {', '.join(SPLITS)}")
+            raise InputError(f"must be one of {', '.join(SPLITS)}, got {row.split!r}")
 
     def _check_tags(self, row: Row) -> None:
-        if not row.tags and row.split != "test":
-            raise InputError("no tag: name the classes in the image, or leave it out")
+        if row.tags == UNKNOWN:
+            return
         for tag in row.tags:
+            if tag in UNKNOWN:
+                raise InputError(
+                    f"'?' means that the tags are unknown; it must be the only one, got {row.tags}"
+                )
             if tag not in self._ids:
-                raise InputError(f"{tag!r} is not in the class list")
+                alike = [name for name in self._ids if name.lower() == tag.lower()]
+                raise InputError(
+                    f"{tag!r} is not in the class list" + (f"; is {alike[0]!r} meant?" if alike else "")
+                )
             if self._ids[tag] == 0:
-                raise InputError(f"{tag!r} is no tag: it is everywhere")
+                raise InputError(f"{tag!r} cannot be a tag: leave the field empty if no class occurs")
             if row.tags.count(tag) > 1:
-                raise InputError(f"{tag!r} stands there twice")
+                raise InputError(f"duplicate tag {tag!r}")
+
+
+def first_of(lines: Sequence[str]) -> list[str]:
+    """The first MOST_SHOWN lines, and how many more there are."""
+    more = len(lines) - MOST_SHOWN
+    return [*lines[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
 
 
 def _keep(row: Row, long_side: int | None) -> tuple[bytes, Size, Size]:
@@ -118,17 +168,21 @@ def _bytes(content: Content) -> bytes:
     return read_file(content) if isinstance(content, Path) else content
 
 
-def _keep_mask(content: Content, given: Size, kept: Size, most: int) -> bytes:
-    """Check a mask against its image's size as given, and bring it to the size at which the image is kept."""
-    name = content.name if isinstance(content, Path) else "mask"
+def _read_mask(content: Content, size: Size, most: int, colours: Sequence[Colour] | None) -> np.ndarray:
     try:
-        ids = read_mask(_bytes(content))
+        return read_true_mask(_bytes(content), size, most, colours)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    height, width = ids.shape
-    if (width, height) != given:
-        raise InputError(f"{name}: is {width}x{height}, its image is {given[0]}x{given[1]}")
-    wrong = np.setdiff1d(ids, [*range(most + 1), VOID])
-    if wrong.size:
-        raise InputError(f"{name}: holds id {wrong[0]}; ids go from 0 to {most}, {VOID} is void")
-    return encode_mask(np.asarray(Image.fromarray(ids).resize(kept, Image.Resampling.NEAREST)))
+        raise InputError(f"{_name(content)}: {error}") from error
+
+
+def _keep_mask(ids: np.ndarray, size: Size) -> bytes:
+    """The mask at the size at which its image is kept."""
+    return encode_mask(np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)))
+
+
+def _name(content: Content | None) -> str:
+    return content.name if isinstance(content, Path) else "mask"
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids))

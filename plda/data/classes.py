@@ -1,34 +1,92 @@
 """classes.txt: the fixed list of classes of a data set; a class's id is its place in it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from plda.data.source import UNKNOWN, Colour
+from plda.data.text import plain, read_text
 from plda.errors import InputError
+
+BACKGROUND = "background"
+MOST = 255  # ids are 8 bits, of which 255 is void
+_COLOURED = re.compile(r"(.*?)[\s,;:]*(?:#([0-9a-fA-F]{6})|[\s,;:](\d{1,3}), ?(\d{1,3}), ?(\d{1,3}))")
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """The class names of a `classes.txt`, background first.
+    """Read the class names of a `classes.txt`, background first; see `read_class_list`."""
+    return read_class_list(path)[0]
+
+
+def read_class_list(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | None]:
+    """Read a `classes.txt`: one class a line, background first; blank lines mean nothing.
+
+    A name may be followed by the class's colour in colour masks, `#804000` or `128,64,0`; either
+    all classes have one or none has.
+
+    Returns:
+        The names, and the colours if there are any.
 
     Raises:
-        InputError: missing, no class, more than 254, a name twice, or the first is not `background`.
+        InputError: missing, no UTF-8 text, no class, more than 254, a name or colour twice, some without a
+            colour, or the first is not `background`.
     """
-    try:
-        names = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    classes = tuple(name.strip() for name in names if name.strip())
-    if not classes or classes[0] != "background":
-        raise InputError(f"{path}: line 1: must be `background`, one class a line follows")
-    if not 2 <= len(classes) <= 255:
-        raise InputError(f"{path}: needs 1 to 254 classes after background, has {len(classes) - 1}")
-    for name in classes:
-        if classes.count(name) > 1:
-            raise InputError(f"{path}: class {name!r} stands there twice")
-        if ";" in name:
-            raise InputError(f"{path}: class {name!r}: `;` separates tags, so no name may hold it")
-    return classes
+    lines = {number: plain(text) for number, text in enumerate(_lines(read_text(path)), 1)}
+    first: dict[str, int] = {}  # each name's line
+    colours: dict[Colour, int] = {}  # each colour's line
+    for number, text in lines.items():
+        if not text:
+            continue
+        name, colour = _divided(text, f"{path}: line {number}")
+        if not first:
+            name = name.lower()
+            if name != BACKGROUND:
+                raise InputError(
+                    f"{path}: line {number}: must be `background`, got {name!r}; a class a line follows"
+                )
+        if name in first:
+            raise InputError(f"{path}: line {number}: duplicate class {name!r}, first in line {first[name]}")
+        if not name or ";" in name or (name,) == UNKNOWN or _COLOURED.fullmatch(name):
+            raise InputError(
+                f"{path}: line {number}: a class cannot be called {name!r}: "
+                "`;` separates tags, `?` is unknown, a colour comes last and once"
+            )
+        if colour in colours:
+            raise InputError(
+                f"{path}: line {number}: {name!r} has the colour of the class in line {colours[colour]}"
+            )
+        first[name] = number
+        if colour:
+            colours[colour] = number
+    if not first:
+        raise InputError(f"{path}: is empty; line 1 must be `background`, one class a line follows")
+    if not 2 <= len(first) <= MOST:
+        raise InputError(f"{path}: needs 1 to {MOST - 1} classes after background, has {len(first) - 1}")
+    if colours and len(colours) < len(first):
+        name = next(name for name, number in first.items() if number not in colours.values())
+        raise InputError(f"{path}: line {first[name]}: {name!r} has no colour, other classes have one")
+    return tuple(first), tuple(colours) or None
 
 
 def class_ids(tags: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """The id of each tag: its place in `classes`, where background is 0."""
-    return [classes.index(tag) for tag in tags]
+    """The id of each tag, its place in `classes`; of an image without tags, background's, 0.
+
+    These are the classes of an image's activation maps; without tags it has one map, of zeros.
+    """
+    return [classes.index(tag) for tag in tags] or [0]
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _divided(text: str, where: str) -> tuple[str, Colour | None]:
+    """A line's name and colour."""
+    coloured = _COLOURED.fullmatch(text)
+    if not coloured:
+        return text, None
+    name, code, *parts = coloured.groups()
+    red, green, blue = bytes.fromhex(code) if code else map(int, parts)
+    if max(red, green, blue) > 255:
+        raise InputError(f"{where}: a colour's parts must be 0 to 255, got {text!r}")
+    return plain(name), (red, green, blue)

@@ -4,7 +4,6 @@ Only content is taken, as new plain files: no owners, modes, times or links. The
 temporary name and renamed at the end; `.extracted.json` in it says what it was made of.
 """
 
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 from plda.data.packed import Member, reading
 from plda.data.progress import Progress, in_words, say
 from plda.errors import InputError
-from plda.files import locked, read_note, replacing, write_json
+from plda.files import delete_remains, locked, read_note, replacing, write_json
 
 CHUNK = 1 << 20
 DISK_BLOCK = 4096  # an entry, however small, takes one, so many small ones cannot fill a disk either
@@ -44,7 +43,7 @@ def extract(archive: Path, folder: Path, *, limit: int, only: Sequence[str] = ()
             return
         if folder.exists() and not (folder / NOTE).is_file():
             raise InputError(f"{folder}: was not unpacked here, so it is not replaced; move it away")
-        _delete_remains(folder)
+        delete_remains(folder)
         say(f"{archive}: unpacking into {folder}")
         with replacing(folder) as temporary, reading(archive) as members:
             temporary.mkdir()
@@ -69,13 +68,6 @@ def _note(archive: Path, only: Sequence[str]) -> dict[str, object]:
 
 def _is_made_of(folder: Path, note: dict[str, object]) -> bool:
     return read_note(folder / NOTE) == note
-
-
-def _delete_remains(folder: Path) -> None:
-    """What killed runs left beside `folder`; none can be at work, this one holds the lock."""
-    for path in folder.parent.iterdir():
-        if re.fullmatch(rf"\.{re.escape(folder.name)}\.\d+\.tmp", path.name):
-            shutil.rmtree(path)
 
 
 def _chosen(members: Iterable[Member], archive: Path, only: Sequence[str]) -> Iterator[Member]:

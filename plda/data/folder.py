@@ -1,16 +1,23 @@
 """A user's own photos: a folder with `classes.txt` and `tags.csv`.
 
 classes.txt has one class name a line, background first. tags.csv has the columns image, split, tags and,
-if there are any, mask: paths relative to the folder, tags separated by `;`.
+if there are any, mask: paths relative to the folder, tags separated by `;`. Empty tags: the image shows none
+of the classes. The tag `?`: what it shows is unknown, and nothing is learnt from it.
 """
 
-from pathlib import Path
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
 
-import pandas as pd
-
-from plda.data.classes import read_classes
+from plda.data.classes import read_class_list
 from plda.data.source import Row, Source
+from plda.data.table import read_table
+from plda.data.text import plain
 from plda.errors import InputError
+
+CLASSES, TAGS = "classes.txt", "tags.csv"
+NEEDED = ("image", "split", "tags")
 
 
 def read_folder(folder: Path) -> Source:
@@ -19,33 +26,94 @@ def read_folder(folder: Path) -> Source:
     Raises:
         InputError: a table is missing, unreadable, or lacks a column.
     """
-    table = folder / "tags.csv"
-    try:
-        frame = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError as error:
+    table = folder / TAGS
+    if not table.exists():
         raise InputError(
-            f"{table}: is missing; it has a line `image,split,tags,mask` and one for each photo"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{table}: cannot be read: {error}") from error
-    for column in ("image", "split", "tags"):
-        if column not in frame.columns:
-            raise InputError(f"{table}: column {column!r} is missing")
-    classes = read_classes(folder / "classes.txt")
-    records = (dict(zip(frame.columns, values, strict=True)) for values in frame.itertuples(index=False))
-    rows = [_row(folder, line, record) for line, record in enumerate(records, 2)]
+            f"{table}: no such file; it needs the line `image,split,tags,mask` and one for each photo"
+        )
+    records = read_table(table, NEEDED)
+    classes, colours = read_class_list(folder / CLASSES)
+    find = _Finder(folder)
+    rows = [_row(find, f"{table}, line {line}", record, classes) for line, record in records]
     files = [row.content for row in rows if isinstance(row.content, Path)]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return Source(classes, rows, str(table), size)
+    return Source(classes, rows, str(table), sum(map(_size, files)), colours)
 
 
-def _row(folder: Path, line: int, record: dict[str, str]) -> Row:
-    mask = record.get("mask", "").strip()
+def named_files(folder: Path) -> list[Path]:
+    """Return the images and masks that tags.csv names, as far as it can be read; they may be missing."""
+    try:
+        records = read_table(folder / TAGS, NEEDED)
+    except InputError:
+        return []
+    find = _Finder(folder)
+    names = [record.get(column, "") for _, record in records for column in ("image", "mask")]
+    return [find(name)[1] for name in names if name]
+
+
+def read_tags(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The tags of one field.
+
+    They are separated by `;`; or by commas or bars, if that gives classes and `;` does not, as in tables
+    whose delimiter is `;`.
+    """
+    tags: list[str] = []
+    for tag in filter(None, map(plain, text.split(";"))):
+        parts = [part for part in map(plain, tag.replace("|", ",").split(",")) if part]
+        tags += parts if tag not in classes and set(parts) <= set(classes) else [tag]
+    return tuple(tags)
+
+
+def _row(find: "_Finder", origin: str, record: dict[str, str], classes: Sequence[str]) -> Row:
+    image, content = find(record["image"])
+    mask = record.get("mask", "")
     return Row(
-        origin=f"{folder / 'tags.csv'}, line {line}",
-        image=record["image"].strip(),
-        split=record["split"].strip(),
-        tags=tuple(tag.strip() for tag in record["tags"].split(";") if tag.strip()),
-        content=folder / record["image"].strip(),
-        mask=folder / mask if mask else None,
+        origin=origin,
+        image=image,
+        split=plain(record["split"]).lower(),
+        tags=read_tags(record["tags"], classes),
+        content=content,
+        mask=find(mask)[1] if mask else None,
     )
+
+
+class _Finder:
+    """Finds files by the names that tables give them.
+
+    A table may spell a name in composed Unicode and the disk in decomposed (macOS), or the other way round;
+    it may have other spaces, see `plain`; and one made on Windows divides folders by back-slashes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listing = cache(_listing)
+
+    def __call__(self, name: str) -> tuple[str, Path]:
+        """Return the name in composed Unicode with slashes, and the file, whether it exists or not."""
+        if "\\" in name and not _size(self._folder / name):
+            name = name.replace("\\", "/")
+        path = PurePosixPath(name)
+        found = self._folder
+        for part in path.parts:
+            exact = found / part
+            alike = self._listing(found).get(plain(part), [])
+            found = alike[0] if len(alike) == 1 and exact not in alike else exact
+        return unicodedata.normalize("NFC", str(path)) if name else "", found
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 if there is no such file."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _listing(folder: Path) -> dict[str, list[Path]]:
+    """What is in a folder, by its plain name."""
+    files: dict[str, list[Path]] = {}
+    try:
+        for path in folder.iterdir():
+            files.setdefault(plain(path.name), []).append(path)
+    except OSError:
+        pass
+    return files

@@ -2,41 +2,86 @@
 
 import colorsys
 import io
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from plda.errors import InputError
 
 VOID = 255
 """The id of a pixel that has no class: void in true masks, undecided in made ones."""
 
+MOST_PIXELS = 2**29
+"""The largest image that is read: 537 megapixels, 1.6 GB as RGB. Phones' photos have 200 at most."""
 
-def read_image(content: bytes) -> Image.Image:
+MOST_BYTES = 2**32  # of a photo's file
+
+# EPS and WMF are not among them: Pillow hands them to other programs
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "DIB", "ICO", "PCX", "PPM", "SGI", "TGA",
+)  # fmt: skip
+
+REDUCING_GAP = 2  # an image is decoded at this many times the size to which it is resampled, at least
+CHECKED = 512  # pixels, the long side at which a photo is decoded that only needs to be whole
+
+Image.MAX_IMAGE_PIXELS = None  # MOST_PIXELS is the limit
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # editors write long histories
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image of an EXIF orientation is turned upright."""
+
+_ON_ITS_SIDE = (5, 6, 7, 8)
+
+
+def read_image(content: bytes, long_side: int | None = None) -> Image.Image:
     """Decode an image file of any kind into an upright RGB image.
 
-    EXIF rotation is applied; grey, palette and CMYK images are converted; 16-bit grey is scaled to 8 bit;
-    transparent pixels are laid over white. Every pixel is decoded, so a truncated file is noticed here.
+    EXIF rotation is applied; grey, palette and CMYK images are converted; 16-bit grey is scaled to 8 bit,
+    floats from 0 to 1 likewise; transparent pixels are laid over white. Every pixel is decoded, so a
+    truncated file is noticed here. Metadata that cannot be read is ignored.
+
+    Args:
+        content: the file.
+        long_side: a larger image may come out smaller, its long side at least so many pixels. That bounds the
+            memory that a large one takes: a JPEG is then decoded at a half, quarter or eighth of its size.
 
     Raises:
-        InputError: the bytes are no image, or an incomplete one.
+        InputError: the bytes are no image, an incomplete one, one of more than MOST_PIXELS, or one whose
+            values have no known range.
     """
-    try:
-        opened = Image.open(io.BytesIO(content))
+    with open_image(content) as opened:
+        turn = _TURNS.get(_orientation(opened))
+        if long_side is not None:
+            factor = long_side / max(opened.size)
+            width, height = (max(1, int(side * factor)) for side in opened.size)
+            opened.draft(None, (width, height))
         opened.load()
-        image: Image.Image = ImageOps.exif_transpose(opened)
-    except UnidentifiedImageError as error:
-        raise InputError("cannot be decoded: not an image, or of a kind that Pillow does not read") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot be decoded: {error}") from error
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        image = _rgb(_reduced(opened, long_side))
+        return image if turn is None else image.transpose(turn)
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """The size (width, height) of an upright image, from its header.
+
+    Raises:
+        InputError: as `read_image`, as far as the header tells.
+    """
+    with open_image(content) as opened:
+        width, height = opened.size
+        return (height, width) if _orientation(opened) in _ON_ITS_SIDE else (width, height)
 
 
 def keep_image(content: bytes, long_side: int | None) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
@@ -51,17 +96,24 @@ def keep_image(content: bytes, long_side: int | None) -> tuple[bytes, tuple[int,
     Raises:
         InputError: as `read_image`.
     """
-    image = read_image(content)
-    given = image.size
-    original = Image.open(io.BytesIO(content))
-    if long_side is not None and max(given) > long_side:
+    given = image_size(content)
+    with open_image(content) as opened:
+        jpeg = opened.format in ("JPEG", "MPO")  # phones' MPO is a JPEG that others follow
+        plain = (
+            opened.mode == "RGB" and not opened.has_transparency_data and _orientation(opened) not in _TURNS
+        )
+        kept = plain and (jpeg or opened.format == "PNG")
+    if kept and (long_side is None or max(given) <= long_side):
+        read_image(content, CHECKED)
+        return content, given, given
+    if long_side is None or max(given) <= long_side:
+        image = read_image(content)
+    else:
         factor = long_side / max(given)
         size = (max(1, round(given[0] * factor)), max(1, round(given[1] * factor)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    elif original.mode == "RGB" and original.format in ("JPEG", "PNG") and not _is_turned(original):
-        return content, given, given
+        image = read_image(content, REDUCING_GAP * long_side).resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    if original.format == "JPEG":
+    if jpeg:
         image.save(buffer, format="JPEG", quality=95)
     else:
         image.save(buffer, format="PNG", compress_level=3)
@@ -74,19 +126,15 @@ def encode_image(pixels: np.ndarray) -> bytes:
 
 
 def read_mask(content: bytes) -> np.ndarray:
-    """Decode a mask file into class ids, (H, W) uint8.
+    """Decode a mask of this project into class ids, (H, W) uint8; see `plda.data.masks` for masks of others.
 
     Raises:
         InputError: not an image, or not one channel of 8 bits (palette or grey).
     """
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"cannot be decoded: {error}") from error
-    if image.mode not in ("L", "P"):
-        raise InputError(f"must hold one 8-bit class id per pixel (grey or palette), is {image.mode}")
-    return np.asarray(image)
+    with open_image(content) as image:
+        if image.mode not in ("L", "P"):
+            raise InputError(f"must hold one 8-bit class id per pixel (grey or palette), is {image.mode}")
+        return np.asarray(image)
 
 
 def encode_mask(ids: np.ndarray) -> bytes:
@@ -110,16 +158,87 @@ def read_file(path: Path) -> bytes:
     """The bytes of a file of the user's.
 
     Raises:
-        InputError: it is missing or unreadable.
+        InputError: it is missing, unreadable, larger than MOST_BYTES, or no regular file (a pipe has no end).
     """
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise InputError("must be a regular file")
+        if about.st_size > MOST_BYTES:
+            raise InputError(f"must have at most {MOST_BYTES / 1e9:.0f} GB, has {about.st_size / 1e9:.0f}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from error
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+@contextmanager
+def open_image(content: bytes) -> Iterator[Image.Image]:
+    """Open an image file; within, a fault of its decoder becomes an InputError, and its warnings are silent.
+
+    Raises:
+        InputError: within, too: no image, one that cannot be decoded, or one of more than MOST_PIXELS.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if not image.width * image.height:
+                    raise InputError("has no pixels")
+                if image.width * image.height > MOST_PIXELS:
+                    most = f"{MOST_PIXELS / 1e6:.0f} megapixels"
+                    raise InputError(f"must have at most {most}, is {image.width}x{image.height}")
+                yield image
+        except InputError:
+            raise
+        except UnidentifiedImageError as error:
+            kinds = ", ".join(sorted(FORMATS))
+            raise InputError(f"cannot be decoded: not an image, or none of {kinds}") from error
+        except (
+            Exception
+        ) as error:  # decoders raise what they like: struct.error, SyntaxError, MemoryError ...
+            reason = str(error) or type(error).__name__
+            raise InputError(f"cannot be decoded: {reason}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 where there is none, or where it cannot be read."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns a TIFF itself
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken metadata must not lose a photo whose pixels are whole
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _reduced(image: Image.Image, long_side: int | None) -> Image.Image:
+    """An image shrunk by a whole factor, its long side at least `long_side`, where its mode allows that."""
+    factor = max(image.size) // long_side if long_side else 1
+    return image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "RGBA", "CMYK") else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB; (H, W) stays."""
+    if image.mode.startswith("I;16"):
+        bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImagePlugin.TiffImageFile) else 16
+        image = Image.fromarray((np.asarray(image) >> max(0, bits - 8)).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):  # NaN, too
+            raise InputError(
+                f"is a float image with values from {values.min():g} to {values.max():g}: they must lie in "
+                "[0, 1]; save it with 8 or 16 bits"
+            )
+        image = Image.fromarray((values * 255).round().astype(np.uint8))
+    elif image.mode == "I":
+        raise InputError(
+            "is a 32-bit grey image, whose range of values is unknown; save it with 8 or 16 bits"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _png(image: Image.Image) -> bytes:

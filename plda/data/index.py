@@ -1,8 +1,8 @@
 """index.csv: the one table of a data set.
 
-Columns: image, split (train, val or test), tags (separated by `;`, in the order of the class list), mask,
-parts (both empty where there is none), width, height. image, mask and parts are names of entries in the data
-archive beside it.
+Columns: image, split (train, val or test), tags (separated by `;`, in the order of the class list; `?` if
+unknown), mask, parts (both empty where there is none), width, height. image, mask and parts are names of
+entries in the data archive beside it.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from plda.data.source import UNKNOWN
 from plda.files import write_text
 
 
@@ -24,6 +25,11 @@ class Entry(NamedTuple):
     parts: str
     width: int
     height: int
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known which classes occur in it."""
+        return self.tags != UNKNOWN
 
     @property
     def key(self) -> str:
@@ -42,9 +48,16 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
     write_text(path, frame.to_csv(index=False))
 
 
+def read_training_entries(path: Path) -> list[Entry]:
+    """The entries that are learnt from: split train, tags known."""
+    return [entry for entry in read_index(path, "train") if entry.known]
+
+
 def read_index(path: Path, *splits: str) -> list[Entry]:
     """The table's entries in order, all of them or those of `splits`."""
-    frame = pd.read_csv(path, keep_default_na=False, dtype={"image": str, "tags": str})
+    frame = pd.read_csv(
+        path, keep_default_na=False, dtype={"image": str, "tags": str, "mask": str, "parts": str}
+    )
     entries = [
         Entry(
             r["image"],

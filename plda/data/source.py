@@ -9,6 +9,12 @@ Content = Path | bytes
 
 SPLITS = ("train", "val", "test")
 
+UNKNOWN = ("?",)
+"""The tags of an image of which nobody knows what it shows: it is labelled, but nothing is learnt from it."""
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, from 0 to 255."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -18,9 +24,9 @@ class Row:
         origin: where it stands, for messages ("photos/tags.csv, line 7").
         image: its name in the data set, a relative path.
         split: "train", "val", or "test": images to label, of which nothing needs to be known.
-        tags: the names of the classes that occur in it.
+        tags: the names of the classes that occur in it; (): none of them does; UNKNOWN.
         content: the image file.
-        mask: its true classes, if any: a file of 8-bit class ids.
+        mask: its true classes, if any: a file that `plda.data.masks` reads.
         parts: which pixels tell its class, if known: 0 background, 1 telling, 2 body.
     """
 
@@ -41,10 +47,12 @@ class Source:
         classes: class names, background first.
         rows: one for each image, read once.
         origin: where the rows stand, for messages.
-        size: about how many bytes its files have, 0 where nobody knows yet.
+        size: about how many bytes its files have, 0 if unknown.
+        colours: what each class has in colour masks, if the source says so.
     """
 
     classes: tuple[str, ...]
     rows: Iterable[Row]
     origin: str
     size: int = 0
+    colours: tuple[Colour, ...] | None = None

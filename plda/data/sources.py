@@ -17,13 +17,12 @@ from plda.params import Creatures, IndexData, Origin
 FIRST_VAL = 1_000_000  # scene number: however many train scenes are drawn, the val scenes stay the same
 
 
-def open_source(source: Origin, settings: IndexData, folder: Path, archives: Path) -> Source:
+def open_source(source: Origin, settings: IndexData, archives: Path) -> Source:
     """The data set that `source` names; rows are made as they are asked for.
 
     Args:
         source: of the images.
-        settings: what the params say of it.
-        folder: the user's photos with their tables, for source `folder`.
+        settings: what the params say of it; `settings.folder` is read for source `folder`.
         archives: what stage download_data wrote.
 
     Raises:
@@ -33,7 +32,7 @@ def open_source(source: Origin, settings: IndexData, folder: Path, archives: Pat
         case "creatures":
             return read_creatures(settings.creatures)
         case "folder":
-            return read_folder(folder)
+            return read_folder(Path(settings.folder))
         case "voc2012":
             packed, counts = _downloaded(archives)
             return read_voc(packed["trainval"], packed["sbd"], packed.get("test"), counts)

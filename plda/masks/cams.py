@@ -63,8 +63,8 @@ def map_size(height: int, width: int) -> tuple[int, int]:
 def write_cams(path: Path, cams: Iterable[tuple[str, Tensor]]) -> None:
     """Write an uncompressed .npz that `numpy.load` reads: for each image's key, its (K, h, w) float16 maps.
 
-    K counts the image's tags, in the order of the class list. Maps are written as they come, never all in
-    memory at once.
+    K counts the image's tags, in the order of the class list; an image without tags has one map, of zeros.
+    Maps are written as they come, never all in memory at once.
     """
     pack(path, ((maps_name(key), encode_maps(maps)) for key, maps in cams))
 

@@ -154,7 +154,8 @@ def background_scores_of(
         chain: gives the images of some entries, refined.
         entries: the training set.
         names: what the raw maps and those after each step are called.
-        score: given, or chosen for each by Otsu's threshold on evenly spread images, with no pixel labels.
+        score: given, or chosen for each by Otsu's threshold on evenly spread images with tags, with no pixel
+            labels.
 
     Returns:
         The scores by name, and how they were chosen, in words.
@@ -164,7 +165,8 @@ def background_scores_of(
     """
     if score != "auto":
         return dict.fromkeys(names, score), "params"
-    sample = entries[:: math.ceil(len(entries) / SAMPLE)]
+    tagged = [entry for entry in entries if entry.tags]
+    sample = tagged[:: math.ceil(len(tagged) / SAMPLE)]
     histograms = {name: Strengths() for name in names}
     for image in chain(sample):
         for histogram, maps in zip(histograms.values(), [image.raw, *image.maps.values()], strict=True):

@@ -35,7 +35,7 @@ def pseudo_mask(
 
     Args:
         maps: (K, h, w) in [0, 1].
-        ids: the K class ids.
+        ids: the K class ids; [0] for an image of which it is known that all is background.
         background: the score that background has everywhere.
         undecided: a pixel is VOID where its strongest map is within this distance of `background`.
         size: (H, W) of the image.
@@ -45,8 +45,10 @@ def pseudo_mask(
     """
     full = full_size(maps, size)
     mask = seeds(full, ids, background)
-    close = (full.amax(dim=0) - background).abs() < undecided
-    return mask.masked_fill(close, VOID)
+    if any(ids):
+        close = (full.amax(dim=0) - background).abs() < undecided
+        mask = mask.masked_fill(close, VOID)
+    return mask
 
 
 def full_size(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -61,7 +61,7 @@ def data_facts(entries: Sequence[Entry], classes: Sequence[str], params: Mapping
         "coco2014": "MS COCO 2014",
     }
     width, height = (round(statistics.median(getattr(e, s) for e in entries)) for s in ("width", "height"))
-    tags = statistics.mean(len(entry.tags) for entry in entries if entry.split != "test")
+    tags = statistics.mean(len(entry.tags) for entry in entries if entry.split != "test" and entry.known)
     train, val = ([e for e in entries if e.split == split] for split in ("train", "val"))
     return {
         "Images": f"{kinds.get(source, source)}: {len(train):,} to train on, {len(val):,} kept aside to "

@@ -93,7 +93,7 @@ def make_rows(
     """A row for each entry: image, heat map, pseudo-mask, prediction, truth.
 
     Args:
-        entries: what is shown; only those of split train have maps.
+        entries: what is shown; only those of split train with tags have maps.
         worst: shown after them, where they are not among them.
         scores: each scored entry's mean IoU by its key.
         classes: class names, background first.
@@ -107,7 +107,9 @@ def make_rows(
     for entry in dict.fromkeys([*entries, *worst]):
         photo = read_image(archive.read(entry.image))
         photo.thumbnail((SIDE, SIDE))
-        heat = _heat_map(photo, cams, entry) if entry.split == "train" else None
+        tagged = ", ".join(entry.tags) or "with no class"
+        mapped = entry.split == "train" and entry.tags and entry.known
+        heat = _heat_map(photo, cams, entry) if mapped else None
         truth = load_true_mask(archive, entry.mask) if entry.mask else None
         masks = {
             "pseudo-mask": _mask_of(pseudo_masks, entry),
@@ -115,7 +117,7 @@ def make_rows(
             "truth": truth,
         }
         cells: list[tuple[str, Picture | None]] = [
-            ("image", _jpeg(photo, "image", f"tagged {', '.join(entry.tags)}")),
+            ("image", _jpeg(photo, "image", f"tagged {tagged}")),
             ("heat map", heat),
         ]
         for title, ids in masks.items():

@@ -55,12 +55,13 @@ class Inspection:
             entries: of all splits.
             archive: holds the images, and the true masks where there are any.
             classes: class names, background first.
-            count: how many images of each split, evenly spread; 0: none.
+            count: how many images with tags of each split, evenly spread; 0: none.
             side: an image is looked at with its long side so many pixels long.
             threshold: tau, see `plda.adaptation.domains`.
         """
         self._splits = {
-            split: evenly([e for e in entries if e.split == split], count) for split in ("train", "val")
+            split: evenly([e for e in entries if e.split == split and e.tags and e.known], count)
+            for split in ("train", "val")
         }
         self._archive, self._classes, self._side, self._threshold = archive, classes, side, threshold
 

@@ -45,4 +45,3 @@ def evaluate(
     write_text(class_scores, table.to_csv(index=False))
     text = summarise({**json.loads(cam_metrics.read_text(encoding="utf-8")), **scores})
     write_text(summary, text)
-    print(text)

@@ -11,7 +11,7 @@ from torch import Tensor
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.images import enlarge_mask, read_mask
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry, read_training_entries
 from plda.files import write_json, write_text
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask, mask_name
@@ -56,7 +56,7 @@ def evaluate_cams(
         seed_curve: written: the seeds' scores by background score.
     """
     names = read_classes(classes)
-    entries, archive = read_index(index, "train"), Archive(images)
+    entries, archive = read_training_entries(index), Archive(images)
     raw, after, confident = Cams(cams), Cams(refined_cams), Archive(boundary_seeds)
     chosen = json.loads(background_scores.read_text(encoding="utf-8"))
     background: dict[str, float] = chosen["scores"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from plda.data.archive import pack
-from plda.data.checks import Checker
+from plda.data.checks import Checker, first_of
 from plda.data.index import Entry, write_index
 from plda.data.sources import open_source
 from plda.data.tags import doubts, occurrences
@@ -16,7 +16,6 @@ from plda.params import IndexData, Origin
 
 
 def index_data(
-    folder: Path,
     archives: Path,
     classes: Path,
     index: Path,
@@ -28,7 +27,6 @@ def index_data(
     """Check a data set and pack it into one archive and one table.
 
     Args:
-        folder: the user's photos with tags.csv and classes.txt (source `folder`).
         archives: where the archives of a published data set are.
         classes: written: class names, background first, one a line.
         index: written: the table, see plda.data.index.
@@ -36,7 +34,7 @@ def index_data(
         source: of the images.
         index_data: its section of the params.
     """
-    data_set = open_source(source, index_data, folder, archives)
+    data_set = open_source(source, index_data, archives)
     need_space(images, data_set.size)
     checker = Checker(data_set, index_data.long_side)
     entries: list[Entry] = []
@@ -53,6 +51,7 @@ def index_data(
     write_index(index, entries)
     write_text(classes, "\n".join(data_set.classes) + "\n")
     print(f"{len(entries)} images, {len(data_set.classes) - 1} classes", file=sys.stderr)
-    train = [entry for entry in entries if entry.split == "train"]
-    for doubt in doubts(occurrences(train, data_set.classes), len(train)):
-        print(f"Mind: {doubt}", file=sys.stderr)
+    train = [entry for entry in entries if entry.split == "train" and entry.known]
+    unsure = doubts(occurrences(train, data_set.classes), len(train))
+    for warning in [*first_of(checker.warnings), *unsure]:
+        print(f"Warning: {warning}", file=sys.stderr)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from plda.data.archive import Archive
 from plda.data.classes import class_ids, read_classes
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry, read_training_entries
 from plda.data.loading import load_image
 from plda.masks.cams import map_size, multi_scale, normalise_maps, write_cams
 from plda.models.saved import load_network
@@ -36,11 +36,11 @@ def infer_cams(
         images: its archive.
         classes: its class names.
         cam_network: the trained classifier.
-        cams: written: the maps of each image's tagged classes.
+        cams: written: the maps of each image's tagged classes, see `plda.masks.cams`.
         infer_cams: its section of the params.
         compute: where it runs.
     """
-    names, entries = read_classes(classes), read_index(index, "train")
+    names, entries = read_classes(classes), read_training_entries(index)
     with spread(partial(_Maps, cam_network, names, Archive(images), infer_cams), compute) as maps_of:
         done = tqdm(maps_of(entries), total=len(entries), unit="image", disable=not sys.stderr.isatty())
         write_cams(cams, done)
@@ -58,12 +58,15 @@ class _Maps:
         self._names, self._archive, self._settings, self._device = names, archive, settings, device
 
     def __call__(self, entry: Entry) -> tuple[str, Tensor]:
-        """The image's key and its (K, h, w) maps in [0, 1)."""
+        """The image's key and its (K, h, w) maps in [0, 1); without tags one map, of zeros."""
+        size = map_size(entry.height, entry.width)
+        if not entry.tags:
+            return entry.key, torch.zeros(1, *size)
         ids = [class_id - 1 for class_id in class_ids(entry.tags, self._names)]
         averaged = multi_scale(
             lambda x: self._network(x).maps[:, ids],
             load_image(self._archive, entry).to(self._device),
-            map_size(entry.height, entry.width),
+            size,
             scales=self._settings.scales,
             flip=self._settings.flip,
         )

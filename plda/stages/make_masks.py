@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from plda.data.archive import Archive, packing
 from plda.data.classes import class_ids, read_classes
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry, read_training_entries
 from plda.files import replacing, write_json
 from plda.masks.cams import Cams, encode_maps, maps_name
 from plda.masks.crf import require
@@ -60,7 +60,7 @@ def make_masks(
         make_masks: its section of the params.
         compute: where it runs.
     """
-    names, entries = read_classes(classes), read_index(index, "train")
+    names, entries = read_classes(classes), read_training_entries(index)
     settings, finish = make_masks, "crf" in make_masks.refinement
     if finish:
         require("make_masks.refinement")

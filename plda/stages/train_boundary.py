@@ -16,7 +16,7 @@ from plda.data.archive import Archive, pack, packing
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops
 from plda.data.images import encode_mask, read_mask
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry, read_training_entries
 from plda.masks.boundary import BoundaryLearner, confident_masks
 from plda.masks.cams import Cams
 from plda.masks.crf import require
@@ -79,7 +79,7 @@ def train_boundary(
         write_history(boundary_history, pd.DataFrame(columns=["epoch", "step", "lr", "loss"]))
         return
     names = read_classes(classes)
-    entries, archive = read_index(index, "train"), Archive(images)
+    entries, archive = read_training_entries(index), Archive(images)
     cam_architecture, cam = read_network(cam_network, "cam", names)
     architecture = replace(cam_architecture, kind="boundary", batch_norm="frozen", head="")
     torch.manual_seed(mixed(seed, 1))

@@ -10,7 +10,7 @@ from plda.adaptation.learner import PldaLearner, Switches
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import TaggedCrops
-from plda.data.index import read_index
+from plda.data.index import read_index, read_training_entries
 from plda.files import write_json
 from plda.models.baselines import Baseline, TagLearner
 from plda.models.saved import Architecture, load, save_network
@@ -61,10 +61,10 @@ def train_cam(
         classes=names,
     )
     network = cast(Baseline, architecture.start(backbone["weights"], seed))
-    entries, archive = read_index(index), Archive(images)
-    data = TaggedCrops([e for e in entries if e.split == "train"], archive, names, train_cam, seed)
+    archive = Archive(images)
+    data = TaggedCrops(read_training_entries(index), archive, names, train_cam, seed)
     inspection = Inspection(
-        entries,
+        read_index(index),
         archive,
         names,
         count=train_cam.inspected,

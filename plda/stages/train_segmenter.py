@@ -11,7 +11,7 @@ import pandas as pd
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry, read_training_entries
 from plda.data.loading import load_true_mask
 from plda.errors import InputError
 from plda.files import write_json
@@ -59,7 +59,7 @@ def train_segmenter(
         InputError: it is to learn from true masks, and an image has none.
     """
     names, archive = read_classes(classes), Archive(images)
-    entries, masks = read_index(index, "train"), partial(load_mask, pseudo_masks)
+    entries, masks = read_training_entries(index), partial(load_mask, pseudo_masks)
     if train_segmenter.supervision == "masks":
         _need_masks(entries, index)
         masks = partial(_true_mask, archive)
@@ -97,12 +97,12 @@ def train_segmenter(
 
 
 def _need_masks(entries: Sequence[Entry], index: Path) -> None:
-    """Refuse a training set of which an image has no true mask.
+    """Refuse a training set of which an image with tags has no true mask.
 
     Raises:
         InputError: names the first such image of `index`.
     """
-    without = [entry.image for entry in entries if not entry.mask]
+    without = [entry.image for entry in entries if entry.tags and not entry.mask]
     if without:
         raise InputError(
             f"{index}: field mask: {without[0]} has no true mask ({len(without)} of {len(entries)} training "
@@ -111,5 +111,7 @@ def _need_masks(entries: Sequence[Entry], index: Path) -> None:
 
 
 def _true_mask(archive: Archive, entry: Entry) -> np.ndarray:
-    """(H, W) uint8 class ids, VOID where unknown."""
+    """(H, W) uint8 class ids, VOID where unknown; without a mask and tags, background."""
+    if not entry.mask:
+        return np.zeros((entry.height, entry.width), np.uint8)
     return load_true_mask(archive, entry.mask)

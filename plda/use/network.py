@@ -1,5 +1,6 @@
 """A trained segmentation network, ready to label photos of any size."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from plda.models.saved import read_network
 from plda.training.compute import named_device
 
 LongSide = int | Literal["trained", "full"]
+READING_GAP = 4  # a photo is read at this many times the size at which the network sees it, at least
 WINDOW = 768  # pixels; 6000 x 4000 pixels of 21 classes then take 2.2 GB at full size, with 1024 2.8 GB
 
 
@@ -44,12 +46,12 @@ class Labelled:
 
     Attributes:
         ids: (H, W) uint8, each pixel's class.
-        confidence: (H, W) float32, the probability of that class, in (0, 1].
+        confidence: (H, W) float32, the probability of that class, in (0, 1]; None unless asked for.
         found: the classes that occur, the largest share first.
     """
 
     ids: np.ndarray
-    confidence: np.ndarray
+    confidence: np.ndarray | None
     found: tuple[Found, ...]
 
 
@@ -90,23 +92,43 @@ class TrainedNetwork:
         self._long_side = architecture.long_side if long_side == "trained" else long_side
         self._scales, self._flip, self._window = scales, flip, window
 
+    @property
+    def reading_side(self) -> int | None:
+        """The `long_side` with which `read_image` may read a photo: the network sees no difference.
+
+        None: it sees photos at their own size.
+        """
+        if not isinstance(self._long_side, int):
+            return None
+        return math.ceil(READING_GAP * self._long_side * max(self._scales))
+
     @torch.no_grad()
-    def label(self, photo: Image.Image) -> Labelled:
-        """Label every pixel of an upright RGB photo, see `plda.data.images.read_image`."""
+    def label(
+        self, photo: Image.Image, *, size: tuple[int, int] | None = None, confidence: bool = True
+    ) -> Labelled:
+        """Label every pixel of a photo.
+
+        Args:
+            photo: upright RGB, see `plda.data.images.read_image`.
+            size: (width, height) of what comes out; None: the photo's. For a photo that was read smaller.
+            confidence: whether each pixel's confidence is kept, which takes four times the memory of the ids.
+        """
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
-        height, width = image.shape[1:]
+        width, height = size or photo.size
         seen = self._fitted(image)
         bands = in_windows(self._look, seen, self._window)
-        if seen.shape != image.shape:
+        if seen.shape[1:] != (height, width):
             bands = enlarged(torch.cat(list(bands), dim=1), height, width)
         ids = np.empty((height, width), np.uint8)
-        confidence = np.empty((height, width), np.float32)
+        sure = np.empty((height, width), np.float32) if confidence else None
         pixels, total = np.zeros((2, len(self.classes)))
         top = 0
         for band in bands:  # (C, rows, W)
             most, which = (part.cpu().numpy() for part in band.max(dim=0))
             rows = slice(top, top + len(which))
-            ids[rows], confidence[rows] = which, most
+            ids[rows] = which
+            if sure is not None:
+                sure[rows] = most
             pixels += np.bincount(which.ravel(), minlength=len(pixels))
             total += np.bincount(which.ravel(), weights=most.ravel(), minlength=len(pixels))
             top = rows.stop
@@ -115,7 +137,7 @@ class TrainedNetwork:
             for i in np.argsort(-pixels, kind="stable")
             if pixels[i]
         )
-        return Labelled(ids, confidence, tuple(found))
+        return Labelled(ids, sure, tuple(found))
 
     def _fitted(self, image: Tensor) -> Tensor:
         """(3, H, W) uint8 at the size that the network is to see."""

@@ -13,11 +13,11 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from plda.data.images import encode_mask, read_file, read_image
+from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.errors import InputError
 from plda.files import REMAINS, read_note, write_bytes, write_json, write_text
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
-from plda.use.overlay import draw_overlay
+from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
 
 LEAST_SIDE = 32  # pixels, of what a network sees: its last feature map is so much smaller
@@ -56,6 +56,7 @@ def predict(
     labeller = TrainedNetwork(
         network, device=device, long_side=long_side, scales=scales, flip=flip, window=window
     )
+    side = labeller.reading_side and max(SIDE, labeller.reading_side)
     settings = {
         "network": hashlib.sha256(network.read_bytes()).hexdigest(),
         "long_side": long_side,
@@ -70,7 +71,7 @@ def predict(
     try:
         for photo in tqdm(chosen, unit="photo", disable=not sys.stderr.isatty()):
             try:
-                rows += _finished(out, photo, since, overlays) or _label(out, photo, labeller, overlays)
+                rows += _finished(out, photo, since, overlays) or _label(out, photo, labeller, side, overlays)
                 done += 1
             except Exception as error:  # whatever it is, the other photos are labelled
                 if _ends_the_batch(error):
@@ -132,22 +133,20 @@ def _finished(out: Path, photo: Photo, since: int, overlays: bool) -> list[Row]:
         return []
 
 
-def _label(out: Path, photo: Photo, labeller: TrainedNetwork, overlays: bool) -> list[Row]:
-    """Label a photo and write what was made of it; return its rows of the table.
+def _label(out: Path, photo: Photo, labeller: TrainedNetwork, side: int | None, overlays: bool) -> list[Row]:
+    """Label a photo, read at a long side of at least `side`, and write what was made of it.
+
+    Returns:
+        Its rows of the table.
 
     Raises:
         InputError: it cannot be read, or nothing can be written.
     """
     if photo.fault:
         raise InputError(photo.fault)
-    try:
-        regular = photo.path.is_file() or not photo.path.exists()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from error
-    if not regular:  # reading from a pipe or a device may have no end
-        raise InputError("is not a regular file")
-    image = read_image(read_file(photo.path))
-    return _write(out, photo, image, labeller.label(image), overlays)
+    content = read_file(photo.path)
+    size, image = image_size(content), read_image(content, side)
+    return _write(out, photo, image, labeller.label(image, size=size, confidence=False), overlays)
 
 
 def _ends_the_batch(error: Exception) -> bool:
@@ -163,6 +162,7 @@ def _in_words(error: Exception) -> str:
 
 def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, overlays: bool) -> list[Row]:
     """Write what was made of a photo; return its rows of the table."""
+    height, width = labelled.ids.shape
     mask = f"masks/{photo.name}.png"
     contents = {mask: encode_mask(labelled.ids)}  # all before the first is written
     if overlays:
@@ -183,8 +183,8 @@ def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, over
     about = {
         "photo": str(photo.path),
         "mask": mask,
-        "width": image.width,
-        "height": image.height,
+        "width": width,
+        "height": height,
         "classes": found,
     }
     write_json(out / f"labels/{photo.name}.json", about)

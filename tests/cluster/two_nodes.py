@@ -12,7 +12,7 @@ import pytest
 from test_engines import Tree
 
 HERE = Path(__file__).parent
-SLURM = ["snakemake", "--workflow-profile", "workflow/profiles/slurm"]
+SLURM = ["snakemake", "--workflow-profile", "profiles/slurm"]
 SLURM += ["--slurm-init-seconds-before-status-checks", "5"]  # jobs here take seconds
 PACKAGES = {
     "munged": "munge",
@@ -60,7 +60,7 @@ def started(folder: Path, *, accounting: bool = False) -> Iterator[None]:
 def planted(folder: Path, *, account: str = "\"''\"") -> Tree:
     """A tree whose profile names the partition, and an account where there are some."""
     tree = Tree(folder)
-    profile = folder / "workflow/profiles/slurm/config.yaml"
+    profile = folder / "profiles/slurm/config.yaml"
     text = profile.read_text().replace("slurm_partition: FILL_IN", "slurm_partition: gpu")
     profile.write_text(text.replace("slurm_account: FILL_IN", f"slurm_account: {account}"))
     return tree

@@ -35,4 +35,4 @@ rule compare_runs:
         ablations=ablations.model_dump(),
     shell:
         "python -m workflow.compare --table {output.table} --summary {output.summary}"
-        " --page {output.page} 2>&1 | tee {log}"
+        " --page {output.page} 2>&1 | tee -i {log}"

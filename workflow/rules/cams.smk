@@ -22,7 +22,7 @@ rule train_cam:
         command=command("train_cam"),
     shell:
         # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept where it stands
-        "trap '' TERM; {params.command} 2>&1 | tee {log}"
+        "trap '' TERM; {params.command} 2>&1 | tee -i {log}"
 
 
 rule infer_cams:
@@ -45,4 +45,4 @@ rule infer_cams:
         settings=settings("infer_cams"),
         command=command("infer_cams"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"

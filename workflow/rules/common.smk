@@ -4,9 +4,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from workflow import locks
 from workflow.ablations import ABLATIONS, read_params_of_runs
+from workflow.photos import fingerprint
 from workflow.runs import output_patterns, read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS
+from workflow.times import refuse_future
 
 if config:  # DVC and the stages would not see it
     raise WorkflowError("values are set in params.yaml, not by --config or --configfile")
@@ -20,6 +23,11 @@ for name in ("slurm_account", "slurm_partition"):
 
 runs = read_runs(DECLARATION, PARAMS, ABLATIONS)
 params_of_runs = read_params_of_runs(PARAMS, ABLATIONS)
+
+if workflow.is_main_process:  # not a job of it on a cluster
+    refuse_future({path for stages in runs.values() for stage in stages.values() for path in stage.inputs})
+    locks.hold(cluster=workflow.resource_settings.nodes is not None)
+shell.prefix(locks.PREFIX)
 
 
 def inputs(name):
@@ -35,6 +43,17 @@ def outputs(name):
 def settings(name):
     """The sections of the params that the stage obeys."""
     return lambda wildcards: runs[wildcards.run][name].settings
+
+
+def photos(name):
+    """A fingerprint of the user's photos, if the stage reads them: another one reruns it, as other settings do."""
+
+    def known(wildcards):
+        stage = runs[wildcards.run][name]
+        own = stage.given if stage.settings["source"] == "folder" else []
+        return [fingerprint(Path(folder)) for folder in own]
+
+    return known
 
 
 def command(name):

@@ -26,7 +26,7 @@ rule download_data:
         settings=settings("download_data"),
         command=command("download_data"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
 
 
 rule index_data:
@@ -46,9 +46,10 @@ rule index_data:
         runtime=growing(120),
     params:
         settings=settings("index_data"),
+        photos=photos("index_data"),
         command=command("index_data"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
 
 
 rule download_backbone:
@@ -70,4 +71,4 @@ rule download_backbone:
         settings=settings("download_backbone"),
         command=command("download_backbone"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"

@@ -24,7 +24,7 @@ rule train_boundary:
         command=command("train_boundary"),
     shell:
         # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept where it stands
-        "trap '' TERM; {params.command} 2>&1 | tee {log}"
+        "trap '' TERM; {params.command} 2>&1 | tee -i {log}"
 
 
 rule make_masks:
@@ -47,4 +47,4 @@ rule make_masks:
         settings=settings("make_masks"),
         command=command("make_masks"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"

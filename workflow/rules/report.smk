@@ -26,7 +26,7 @@ rule evaluate_cams:
         settings=settings("evaluate_cams"),
         command=command("evaluate_cams"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
 
 
 rule evaluate:
@@ -48,7 +48,7 @@ rule evaluate:
         settings=settings("evaluate"),
         command=command("evaluate"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
 
 
 rule report:
@@ -70,4 +70,4 @@ rule report:
         settings=settings("report"),
         command=command("report"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"

@@ -22,7 +22,7 @@ rule train_segmenter:
         command=command("train_segmenter"),
     shell:
         # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept where it stands
-        "trap '' TERM; {params.command} 2>&1 | tee {log}"
+        "trap '' TERM; {params.command} 2>&1 | tee -i {log}"
 
 
 rule predict_masks:
@@ -45,7 +45,7 @@ rule predict_masks:
         settings=settings("predict_masks"),
         command=command("predict_masks"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee -i {log}"
 
 
 classes, index, _ = runs[MAIN]["index_data"].outputs
@@ -71,4 +71,4 @@ rule submission:
         "../envs/plda.yaml"
     shell:
         "python -m workflow.submission --classes {input.classes} --index {input.index}"
-        " --predictions {input.predictions} --submission {output} 2>&1 | tee {log}"
+        " --predictions {input.predictions} --submission {output} 2>&1 | tee -i {log}"

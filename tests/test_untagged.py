@@ -1,0 +1,117 @@
+"""Training photos that show none of the classes, and photos of which nobody knows what they show."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import BASELINES, ROOT, Photos, Refusal, run_stage, write_params
+
+from plda.__main__ import path_arguments, stage_function
+from plda.adaptation.learner import PldaLearner, Switches
+from plda.data.index import read_index, read_training_entries
+from plda.masks.cams import Cams
+from plda.masks.folder import load_mask
+from plda.models.backbones import build_backbone
+from plda.models.baselines import build_baseline
+
+PATHS = {
+    "index": "index.csv", "images": "images.zip", "classes": "classes.txt", "checkpoints": "checkpoints",
+    "cam_backbone": "cams.pt", "segmenter_backbone": "segmenter.pt",
+    "cam_network": "cam.pt", "cam_history": "cam.csv", "cam_machine": "cam.json", "cams": "cams.npz",
+    "boundary_network": "boundary.pt", "boundary_seeds": "seeds.zip", "boundary_history": "boundary.csv",
+    "pseudo_masks": "masks", "refined_cams": "refined.npz", "background_scores": "scores.json",
+    "cam_metrics": "cam_metrics.json", "cam_class_scores": "cam_classes.csv", "seed_curve": "curve.csv",
+    "segmenter": "network.pt", "segmenter_history": "history.csv", "segmenter_machine": "machine.json",
+    "predictions": "predictions", "metrics": "metrics.json", "class_scores": "classes.csv",
+    "summary": "summary.md", "presets": ROOT / "workflow/presets", "page": "report.html",
+}  # fmt: skip
+STAGES = (
+    "download_backbone", "train_cam", "infer_cams", "train_boundary", "make_masks", "evaluate_cams",
+    "train_segmenter", "predict_masks", "evaluate", "report",
+)  # fmt: skip
+
+
+def run_pipeline(photos: Photos, out: Path, **changes: Any) -> None:
+    """Every stage from index_data to report."""
+    assert photos.index(out) == 0
+    params = write_params(out / "params.yaml", source="folder", **changes)
+    for stage in STAGES:
+        flags = path_arguments(stage_function(stage))
+        assert run_stage(stage, params, **{flag: out / PATHS[flag] for flag in flags}) == 0
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("classes", ["background\ncat\ndog\n", "background\ncat\n"], ids=["two", "one"])
+def test_pipeline_with_untagged_and_unknown_photos(photos: Photos, baseline: str, classes: str) -> None:
+    """`b` shows no class: its mask is background. `d` is unknown: not trained on, but labelled."""
+    (photos.folder / "classes.txt").write_text(classes)
+    (photos.folder / "d.jpg").write_bytes((photos.folder / "a.jpg").read_bytes())
+    photos.rows = ["a.jpg,train,cat,a.png", "b.jpg,train,,", "c.jpg,val,,", "d.jpg,train,?,"]
+    photos.write()
+    out = photos.folder.parent / "out"
+    run_pipeline(
+        photos,
+        out,
+        train_cam__baseline=baseline,
+        train_cam__adaptation__enabled=True,
+        make_masks__background_score=0.02,
+        predict_masks__splits=["train", "val"],
+        report__gallery=12,
+    )
+    known = read_training_entries(out / "index.csv")
+    assert [entry.key for entry in known] == ["a", "b"]
+    every = read_index(out / "index.csv")
+    assert [entry.known for entry in every] == [True, True, True, False]
+    assert Cams(out / "cams.npz").read("b").abs().max() == 0
+    assert not load_mask(out / "masks", known[1]).any()
+    assert load_mask(out / "masks", known[0]).any()
+    assert sorted(path.stem for path in (out / "masks").glob("*.png")) == ["a", "b"]
+    assert sorted(path.stem for path in (out / "predictions").glob("*.png")) == ["a", "b", "c", "d"]
+    assert json.loads((out / "cam_metrics.json").read_text())["pseudo_masks"]["miou"] >= 0
+    page = (out / "report.html").read_text()
+    assert "no class</span>" in page
+    assert "tags unknown</span>" in page
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("b.jpg,train,?;cat,", ["line 3", "'?'"]),
+        ("b.jpg,train,cat;?,", ["line 3", "'?'"]),
+    ],
+)
+def test_unknown_and_a_tag_together_are_refused(photos, tmp_path: Path, refused: Refusal, row, words) -> None:
+    photos.rows[1] = row
+    photos.write()
+    message = refused(photos.index, tmp_path / "out")
+    assert all(word in message for word in words)
+
+
+@pytest.mark.parametrize("tags", ["", "?"])
+def test_training_photos_without_any_tag_are_refused(photos, tmp_path: Path, refused: Refusal, tags) -> None:
+    photos.rows = [f"a.jpg,train,{tags},", f"b.jpg,train,{tags},", "c.jpg,val,dog,"]
+    photos.write()
+    assert "no training image has a tag" in refused(photos.index, tmp_path / "out")
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_an_untagged_batch_teaches_only_that_no_class_occurs(baseline: str) -> None:
+    torch.manual_seed(0)
+    network = build_baseline(baseline, build_backbone("resnet10"), 3)
+    switches = Switches(0.6, 1.0, "constant", "stage4", 1.0, "none", 1, False, 0.0)
+    learner = PldaLearner(network, 3, switches).train()
+    losses = learner({"image": torch.randn(2, 3, 64, 64), "tags": torch.zeros(2, 3)}, 0.5)
+    losses["loss"].backward()
+    assert float(losses["adversary"]) == float(losses["supervision"]) == 0
+    assert float(losses["tags"] if "tags" in losses else losses["loss"]) > 0
+    gradients = [p.grad for p in network.head.parameters()]
+    assert all(np.isfinite(g).all() and g.abs().max() > 0 for g in gradients)
+
+
+def test_untagged_photos_need_no_true_mask(photos: Photos) -> None:
+    photos.rows = ["a.jpg,train,cat,a.png", "b.jpg,train,,", "c.jpg,val,,"]
+    photos.write()
+    run_pipeline(photos, photos.folder.parent / "out", train_segmenter__supervision="masks")
