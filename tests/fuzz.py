@@ -421,11 +421,10 @@ class Classes(Folder):
         if accepted:
             self.entries()
             ours = (self.out / "classes.txt").read_text(encoding="utf-8").split("\n")[:-1]
-            lines = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-            plain = [line.strip() for line in lines if line.strip()]
-            if [unicodedata.normalize("NFC", n) for n in ours] != [
-                unicodedata.normalize("NFC", n) for n in plain
-            ]:
+            text = unicodedata.normalize("NFC", content.decode("utf-8-sig")).replace("\ufeff", "")
+            lines = [" ".join(line.split()) for line in re.split("\r\n|\r|\n", text)]
+            first, *others = [line for line in lines if line]
+            if ours != [first.lower(), *others]:
                 raise Wrong(f"read as {ours}")
         return accepted
 
@@ -631,7 +630,7 @@ class Network(Door):
             case 4:
                 name = random.choice(list(weights))
                 changes = [
-                    lambda w: w[:0], lambda w: w * float("nan"), lambda w: w.to(torch.int8),
+                    lambda w: w.flatten()[:0], lambda w: w * float("nan"), lambda w: w.to(torch.int8),
                     lambda w: w[None], lambda w: w.to(torch.complex64), lambda _: "x",
                     lambda w: w.to_sparse() if w.dim() else w,
                 ]  # fmt: skip

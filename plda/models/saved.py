@@ -154,5 +154,5 @@ def load(path: Path) -> Any:
             f"{path}: refused: it is damaged, or holds more than tensors and plain values, "
             "and loading it could run code"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # of a damaged file, torch's unpickler may raise anything
         raise InputError(f"{path}: cannot be read as a torch file: {error}") from error
