@@ -15,17 +15,12 @@ from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 from ruamel.yaml.events import DocumentStartEvent, Event, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from plda.data.text import read_text
 from plda.errors import InputError
 
 DEEPEST = 20  # levels of nesting; the parser recurses
 MOST_VALUES = 100_000
 TEXT = "tag:yaml.org,2002:str"
-OTHER_ENCODINGS = {
-    b"\xff\xfe\0\0": "UTF-32",
-    b"\0\0\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
 
 
 def read_yaml(path: Path) -> Any:
@@ -35,7 +30,7 @@ def read_yaml(path: Path) -> Any:
         InputError: the file is missing, is not UTF-8 or not YAML, or holds a duplicate key, a key that is not
             text, a tag or a control character; names the file and the line.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         _check_events(path, _yaml().parse(text))
         root = _yaml().compose(text)
@@ -62,24 +57,6 @@ def yaml_text(values: Any) -> str:
 
 def _yaml() -> YAML:
     return YAML(typ="safe", pure=True)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    for mark, encoding in OTHER_ENCODINGS.items():
-        if content.startswith(mark):
-            raise InputError(f"{path}: must be UTF-8, is {encoding}; save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}: line {line}: must be UTF-8, holds the byte 0x{content[error.start]:02x}; "
-            "save the file as UTF-8 (it may be Latin-1 or Windows-1252)"
-        ) from error
 
 
 def _check_events(path: Path, events: Iterable[Event]) -> None:

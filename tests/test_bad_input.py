@@ -189,7 +189,7 @@ def test_wrong_params_are_refused(tmp_path: Path, refused: Refusal, change, word
 def test_params_that_are_no_yaml(tmp_path: Path, refused: Refusal) -> None:
     out = tmp_path / "out"
     (tmp_path / "params.yaml").write_text("seed: [1\n")
-    for name, words in (("params.yaml", "not YAML"), ("absent.yaml", "No such file")):
+    for name, words in (("params.yaml", "not YAML"), ("absent.yaml", "no such file")):
         message = refused(
             run_stage, "download_backbone", tmp_path / name, cam_backbone=out, segmenter_backbone=out
         )

@@ -97,7 +97,7 @@ def test_ctrl_c_ends_the_workers_of_a_stage(drawn: Path, tmp_path: Path, after: 
 
 def test_ctrl_c_leaves_no_half_of_a_data_set(tmp_path: Path) -> None:
     params = write_params(tmp_path / "params.yaml", index_data__creatures__train=100_000)
-    paths = {name: tmp_path / "out" / name for name in ("folder", "archives", "classes", "index", "images")}
+    paths = {name: tmp_path / "out" / name for name in ("archives", "classes", "index", "images")}
     command = Command(tmp_path / "log", "index_data", params=params, **paths)
     words = command.stopped(after=1, at="index_data:")
     assert words.splitlines()[-1] == "plda index_data: stopped by Ctrl-C"

@@ -89,8 +89,8 @@ def test_multi_scale_averages_sizes_and_mirror_images() -> None:
         seen.append(tuple(x.shape))
         return x
 
-    maps = multi_scale(network, ramp, (12, 16), scales=[0.5, 1.0, 2.0], flip=True)
-    assert seen == [(2, 3, 24, 32), (2, 3, 48, 64), (2, 3, 96, 128)]
+    maps = multi_scale(network, ramp, (12, 16), scales=[0.75, 1.0, 2.0], flip=True)
+    assert seen == [(2, 3, 36, 48), (2, 3, 48, 64), (2, 3, 96, 128)]
     assert maps.shape == (3, 12, 16)
     assert (maps[..., 1:] > maps[..., :-1]).all()  # still rising to the right: flipped back before averaging
     once = multi_scale(network, ramp, (12, 16), scales=[1.0], flip=False)

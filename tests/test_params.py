@@ -85,10 +85,10 @@ def test_read_yaml_takes_utf_8_with_and_without_bom(tmp_path: Path, mark: bytes)
         ("a: 'x\n", ["not YAML"]),
         ('a: "\\0"\n', ["line 1", "U+0000"]),
         ('a: "\\ud800"\n', ["line 1", "U+D800"]),
-        (b"a: \0\n", ["x0000"]),
-        (b"a: 1\nb: f\xfcr\n", ["line 2", "UTF-8", "0xfc"]),
+        (b"a: \0\n", ["NUL"]),
+        (b"a: 1\nb: f\xfcr\n", ["line 2", "UTF-8", "0xFC"]),
         ("a: 1".encode("utf-16"), ["UTF-16"]),
-        ("a: 1".encode("utf-16-le"), ["x0000"]),
+        ("a: 1".encode("utf-16-le"), ["UTF-16"]),
         ("a: " + "9" * 5000, ["digits"]),
         ("a: 2020-13-45", ["month"]),
         ("[" * 100_000, ["nested"]),
@@ -218,3 +218,22 @@ def test_train_segmenter_refuses_a_single_image(photos: Photos, drawn: Path, tmp
         segmenter_machine=tmp_path / "machine.json",
     )
     assert "one training image is not enough with head deeplabv3" in message
+
+
+def test_train_cam_names_a_learning_rate_that_is_too_high(drawn: Path, tmp_path: Path, refused) -> None:
+    rate = {"train_cam__lr": 1e9, "train_cam__optimizer": "sgd", "train_cam__batch_norm": "frozen"}
+    message = refused(
+        run_stage,
+        "train_cam",
+        write_params(tmp_path / "params.yaml", **rate),
+        index=drawn / "index.csv",
+        images=drawn / "images.zip",
+        classes=drawn / "classes.txt",
+        cam_backbone=drawn / "cams.pt",
+        checkpoints=tmp_path / "checkpoints",
+        cam_network=tmp_path / "network.pt",
+        cam_history=tmp_path / "history.csv",
+        cam_machine=tmp_path / "machine.json",
+    )
+    assert "diverged; lower lr" in message
+    assert not (tmp_path / "network.pt").exists()

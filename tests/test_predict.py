@@ -129,6 +129,15 @@ def test_what_is_found_sums_up_the_pixels(network: Path) -> None:
     assert 1 / 3 <= labelled.confidence.min() <= labelled.confidence.max() <= 1
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (900, 6)])
+def test_predict_labels_photos_of_a_few_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Also by convnext_tiny, whose kernels do not fit into less than 32 pixels."""
+    architecture = Architecture("segmenter", "convnext_tiny", 32, "frozen", "lraspp", CLASSES, 64)
+    save_network(tmp_path / "network.pt", architecture, architecture.build().state_dict())
+    labelled = TrainedNetwork(tmp_path / "network.pt", device="cpu").label(photo(*size))
+    assert labelled.ids.shape == size[::-1]
+
+
 def test_photos_are_seen_at_the_size_of_the_training(tmp_path: Path, monkeypatch) -> None:
     sizes = []
 

@@ -120,7 +120,7 @@ def _start(archive: Path) -> bytes:
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     kind = _kind_of(info.external_attr >> 16) if info.external_attr >> 16 else "file"
-    if info.is_dir() and kind in ("file", "folder"):
+    if info.filename.endswith("/") and kind in ("file", "folder"):
         kind = "folder"
     if info.flag_bits & 1:
         kind = "encrypted"

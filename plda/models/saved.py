@@ -5,9 +5,10 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from plda.errors import InputError
@@ -16,7 +17,21 @@ from plda.models.backbones import Backbone, build_backbone, load_backbone
 from plda.models.baselines import build_baseline
 from plda.models.boundary import BoundaryNetwork
 from plda.models.segmenters import Segmenter
+from plda.params import Backbone as BackboneName
+from plda.params import Section, check
 from plda.randomness import mixed
+
+
+class _Described(Section):
+    """What a file may say of an `Architecture`."""
+
+    kind: Literal["cam", "boundary", "segmenter"]
+    backbone: BackboneName
+    output_stride: Literal[8, 16, 32]
+    batch_norm: Literal["trained", "frozen"]
+    head: str
+    classes: Annotated[list[str], Field(min_length=2, max_length=255)]
+    long_side: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,10 +114,12 @@ def read_network(
     """
     content = load(path)
     try:
-        described = content["architecture"]
+        described = check(_Described, content["architecture"], f"{path}: architecture").model_dump()
         architecture = Architecture(**{**described, "classes": tuple(described["classes"])})
         network = architecture.build()
         network.load_state_dict(content["weights"])
+        if not all(weight.isfinite().all() for weight in network.state_dict().values()):
+            raise ValueError("weights: must be finite numbers")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is no trained network of this project: {error}") from error
     if architecture.kind != kind:
@@ -137,5 +154,5 @@ def load(path: Path) -> Any:
             f"{path}: refused: it is damaged, or holds more than tensors and plain values, "
             "and loading it could run code"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # of a damaged file, torch's unpickler may raise anything
         raise InputError(f"{path}: cannot be read as a torch file: {error}") from error

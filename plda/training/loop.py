@@ -4,6 +4,7 @@ All randomness is a function of (seed, step): the order of the items, their augm
 training that was killed and resumed computes what an unbroken one does, bit for bit on a CPU.
 """
 
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -64,7 +65,8 @@ def train(
         inspect: looks at the network, in evaluation mode, after each epoch.
 
     Raises:
-        InputError: such devices are not there, or cannot share the batches or the batch norm.
+        InputError: such devices are not there, or cannot share the batches or the batch norm; there are too
+            few images; or the training diverges.
         Unfinished: SIGTERM or SIGUSR1 came; the state is kept.
         KeyboardInterrupt: Ctrl-C came; the state is kept.
     """
@@ -151,9 +153,17 @@ class _State:
         return {name: total(value) / processes() for name, value in self.sums.items()}
 
     def end_epoch(self, steps_per_epoch: int, lr: float, inspect: Inspect | None) -> dict[str, float]:
-        """Begin new sums; return the old ones, and what `inspect` sees, as one more row of the history."""
+        """Begin new sums; return the old ones, and what `inspect` sees, as one more row of the history.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
         row = {"epoch": self.step // steps_per_epoch, "step": self.step, "lr": lr}
         row |= {name: float(value) / steps_per_epoch for name, value in self.mean_sums().items()}
+        if not math.isfinite(row["loss"]):
+            raise InputError(
+                f"the loss is {row['loss']} after epoch {row['epoch']}: the training has diverged; lower lr"
+            )
         if inspect:
             row |= inspect(self.learner.network.eval())  # type: ignore[union-attr,operator]
             self.learner.train()

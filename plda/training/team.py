@@ -20,7 +20,7 @@ from threading import Event, Thread
 from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from plda.errors import AGAIN, Unfinished
+from plda.errors import AGAIN, InputError, Unfinished
 from plda.processes import deaf_to_ctrl_c, end_with_parent
 
 LIMIT = timedelta(minutes=10)  # how long one waits for another, which may be looking at the network meanwhile
@@ -84,7 +84,7 @@ def _member(pickled: bytes, rank: int, size: int, backend: str, port: int, limit
     _join(TCPStore("127.0.0.1", port, size, is_master=False), rank, size, backend, limit)
     try:
         pickle.loads(pickled)(rank)
-    except (Unfinished, KeyboardInterrupt):
+    except (InputError, Unfinished, KeyboardInterrupt):
         pass  # the first says so
     except RuntimeError:
         time.sleep(GRACE)  # if another process was lost, the first says so, and ends this one meanwhile

@@ -56,6 +56,7 @@ def predict(
     labeller = TrainedNetwork(
         network, device=device, long_side=long_side, scales=scales, flip=flip, window=window
     )
+    side = labeller.reading_side and max(SIDE, labeller.reading_side)
     settings = {
         "network": hashlib.sha256(network.read_bytes()).hexdigest(),
         "long_side": long_side,
@@ -70,7 +71,7 @@ def predict(
     try:
         for photo in tqdm(chosen, unit="photo", disable=not sys.stderr.isatty()):
             try:
-                rows += _finished(out, photo, since, overlays) or _label(out, photo, labeller, overlays)
+                rows += _finished(out, photo, since, overlays) or _label(out, photo, labeller, side, overlays)
                 done += 1
             except Exception as error:  # whatever it is, the other photos are labelled
                 if _ends_the_batch(error):
@@ -131,8 +132,11 @@ def _finished(out: Path, photo: Photo, since: int, overlays: bool) -> list[Row]:
         return []
 
 
-def _label(out: Path, photo: Photo, labeller: TrainedNetwork, overlays: bool) -> list[Row]:
-    """Label a photo and write what was made of it; return its rows of the table.
+def _label(out: Path, photo: Photo, labeller: TrainedNetwork, side: int | None, overlays: bool) -> list[Row]:
+    """Label a photo, read at a long side of at least `side`, and write what was made of it.
+
+    Returns:
+        Its rows of the table.
 
     Raises:
         InputError: it cannot be read, or nothing can be written.
@@ -140,8 +144,7 @@ def _label(out: Path, photo: Photo, labeller: TrainedNetwork, overlays: bool) ->
     if photo.fault:
         raise InputError(photo.fault)
     content = read_file(photo.path)
-    size, side = image_size(content), labeller.reading_side
-    image = read_image(content, side and max(side, SIDE))
+    size, image = image_size(content), read_image(content, side)
     return _write(out, photo, image, labeller.label(image, size=size, confidence=False), overlays)
 
 

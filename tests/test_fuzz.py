@@ -1,0 +1,23 @@
+"""Mutated inputs at every door, for a short time; `python -m tests.fuzz` tries more."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+from fuzz import DOORS
+
+SECONDS = 4  # of each door
+
+
+def test_no_mutated_input_goes_wrong(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(SECONDS), "--failures", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = re.findall(r"^(\w+): (\d+) accepted, (\d+) refused, 0 wrong", done.stdout, re.MULTILINE)
+    assert [door for door, *_ in counts] == list(DOORS)
+    assert all(int(accepted) + int(refused) > 1 for _, accepted, refused in counts)
