@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,16 @@ STAGES = {
     "evaluate": "score the segmentation network's masks where true masks exist, and sum up",
     "report": "make the page that shows it all",
 }
+ENVIRONMENT = {
+    # OpenMP's threads sleep while they wait: beside other work, spinning makes a training step half as long
+    # again (benchmarks/cpu_step.py)
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # glibc keeps freed memory: zeroing it again page by page costs up to a sixth of a training step. It
+    # caches no small blocks: cached ones keep the free blocks around them apart, and memory then grows with
+    # each photo of another size (benchmarks/memory.py)
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1073741824"
+    ":glibc.malloc.tcache_count=0",
+}
 USES = {
     "predict": "label every pixel of photos",
     "export": "write it as one file for other programs (ONNX) or other people",
@@ -57,19 +68,22 @@ def sections(function: Callable[..., None]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in flags]
 
 
-def wait_without_spinning() -> None:
-    """Let OpenMP's threads sleep while they wait, not spin.
+def set_environment() -> None:
+    """Set what ENVIRONMENT says, except what the user has set.
 
-    Beside other work that takes a third off a training step; alone it changes nothing
-    (benchmarks/cpu_step.py). Takes effect only before torch is imported; a value that the user
-    set stays.
+    OpenMP reads it when torch is imported, glibc when a program starts: for glibc this program starts again.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    anew = platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if anew:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for bad input, or AGAIN for work that was cut short."""
-    wait_without_spinning()
+    if arguments is None:  # else another program calls
+        set_environment()
     parser = argparse.ArgumentParser(
         prog="plda",
         description="Semantic segmentation from image tags.",
