@@ -1,6 +1,6 @@
 """What three habits are worth on this CPU: keeping memory, channels last, OpenMP threads that sleep.
 
-    python benchmarks/cpu_step.py [--threads 2] [--rounds 5]
+    PYTHONPATH=. python benchmarks/cpu_step.py [--threads 2] [--rounds 5]
 
 Times a training step of MobileNetV2 (batch 12, 224 px) with all three habits and without each, in turn,
 a process for each figure; prints the median of the ratios *without / with* and their range. Above 1: it pays.
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+from plda.__main__ import ENVIRONMENT
+
 HABITS = ("keep_memory", "channels_last", "sleeping_threads")
 
 
@@ -21,11 +23,8 @@ def step_seconds(without: str, threads: int) -> float:
     import torch
 
     from plda.models.backbones import build_backbone
-    from plda.training.compute import keep_memory
 
     torch.set_num_threads(threads)
-    if without != "keep_memory":
-        keep_memory()
     layout = torch.contiguous_format if without == "channels_last" else torch.channels_last
     network = build_backbone("mobilenet_v2", output_stride=16).to(memory_format=layout)
     image = torch.randn(12, 3, 224, 224).contiguous(memory_format=layout)
@@ -42,9 +41,10 @@ def step_seconds(without: str, threads: int) -> float:
 
 
 def measure(without: str, threads: int) -> float:
-    policy = {} if without == "sleeping_threads" else {"OMP_WAIT_POLICY": "PASSIVE"}
+    habits = {"sleeping_threads": "OMP_WAIT_POLICY", "keep_memory": "GLIBC_TUNABLES"}
+    chosen = {name: value for name, value in ENVIRONMENT.items() if name != habits.get(without)}
     command = [sys.executable, __file__, "--threads", str(threads), "--without", without]
-    environment = {**os.environ, **policy, "PYTHONPATH": "."}
+    environment = {**os.environ, **chosen}
     return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 

@@ -1,6 +1,6 @@
 """What PLDA adds to a training step: time and peak memory over those of its baseline alone.
 
-    python benchmarks/plda_step.py [--threads 1] [--rounds 3] [--device cpu] [--backbone resnet10]
+    PYTHONPATH=. python benchmarks/plda_step.py [--threads 1] [--rounds 3] [--device cpu]
 
 For both baselines, with adaptation on for the whole step (no warm-up), in the published form and with the
 background kept: the median of the ratios *PLDA / baseline* over the rounds, and their range. Every figure
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+from plda.__main__ import ENVIRONMENT
+
 STEPS = 6
 FORMS = {"published": "none", "background kept": "image"}
 
@@ -27,9 +29,7 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
     from plda.adaptation.learner import PldaLearner, Switches
     from plda.models.backbones import build_backbone
     from plda.models.baselines import TagLearner, build_baseline
-    from plda.training.compute import keep_memory
 
-    keep_memory()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     classes, device = 6, torch.device(options.device)
@@ -86,7 +86,7 @@ def held(device: object) -> float:
 
 def measure(baseline: str, background: str) -> tuple[float, float]:
     command = [sys.executable, *sys.argv, "--baseline", baseline, "--background", background]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": "."}
+    environment = {**os.environ, **ENVIRONMENT}
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     seconds, memory = json.loads(said)
     return seconds, memory

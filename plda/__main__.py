@@ -11,6 +11,7 @@ import importlib
 import inspect
 import io
 import os
+import platform
 import signal
 import sys
 import threading
@@ -38,6 +39,16 @@ STAGES = {
     "predict_masks": "label every pixel of images it was not trained on",
     "evaluate": "score the segmentation network's masks where true masks exist, and sum up",
     "report": "make the page that shows it all",
+}
+ENVIRONMENT = {
+    # OpenMP's threads sleep while they wait: beside other work, spinning makes a training step half as long
+    # again (benchmarks/cpu_step.py)
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # glibc keeps freed memory: zeroing it again page by page costs up to a sixth of a training step. It
+    # caches no small blocks: cached ones keep the free blocks around them apart, and memory then grows with
+    # each photo of another size (benchmarks/memory.py)
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1073741824"
+    ":glibc.malloc.tcache_count=0",
 }
 USES = {
     "predict": "label every pixel of photos",
@@ -68,22 +79,16 @@ def sections(function: Callable[..., None]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in flags]
 
 
-def wait_without_spinning() -> None:
-    """Let OpenMP's threads sleep while they wait, not spin.
+def set_environment() -> None:
+    """Set what ENVIRONMENT says, except what the user has set, and use UTF-8 in every locale.
 
-    Beside other work that takes a third off a training step; alone it changes nothing
-    (benchmarks/cpu_step.py). Takes effect only before torch is imported; a value that the user
-    set stays.
+    OpenMP reads its variable when torch is imported; glibc and Python read theirs when a program starts, so
+    this program starts again if need be. Tables and file names are UTF-8, whatever a cluster's locale.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def use_utf8() -> None:
-    """Start this program again in Python's UTF-8 mode if the locale has another encoding.
-
-    Tables and file names are UTF-8, whatever the locale of a cluster's node is.
-    """
-    if sys.getfilesystemencoding() != "utf-8":
+    glibc = platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if glibc or sys.getfilesystemencoding() != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
@@ -113,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 for bad input; AGAIN for work that was cut short; INTERRUPTED after Ctrl-C.
     """
     if arguments is None:
-        use_utf8()
+        set_environment()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
@@ -157,7 +162,6 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 def _parse(given: Sequence[str]) -> argparse.Namespace:
-    wait_without_spinning()
     parser = argparse.ArgumentParser(
         prog="plda",
         description="Semantic segmentation from image tags.",

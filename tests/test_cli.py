@@ -1,6 +1,7 @@
 """The command line: its help, its exit status, its words."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Photos, Refusal, run_stage, write_params
 
-from plda.__main__ import STAGES, USES, main
+from plda.__main__ import ENVIRONMENT, STAGES, USES, main
 from plda.errors import InputError
 
 
@@ -79,3 +80,24 @@ def test_index_data_checks_another_folder(photos: Photos, tmp_path: Path, refuse
     paths = {name: tmp_path / "out" / file for name, file in files.items()}
     assert "elsewhere/tags.csv" in refused(run_stage, "index_data", params, **paths)
     assert run_stage("index_data", params, **paths, folder=photos.folder) == 0
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"OMP_WAIT_POLICY": "ACTIVE", "GLIBC_TUNABLES": "glibc.malloc.check=0"}]
+)
+def test_set_environment_leaves_the_users_values(given: dict[str, str], tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "from plda.__main__ import ENVIRONMENT, set_environment\n"
+        "print('begins', flush=True)\n"
+        "set_environment()\n"
+        "print(*(os.environ[name] for name in ENVIRONMENT), *sys.argv[1:])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    environment |= given | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program), "a flag"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    *begun, values = said.splitlines()
+    assert values == " ".join([*(ENVIRONMENT | given).values(), "a flag"])
+    assert len(begun) == (1 if given or platform.libc_ver()[0] != "glibc" else 2)

@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.ops import SqueezeExcitation
 
 from plda.data.images import VOID
+from plda.models import lean
 from plda.models.backbones import STAGES, build_backbone, classifier, load_backbone
 from plda.models.baselines import build_baseline
 from plda.models.cam import CamNetwork, tag_loss
@@ -96,6 +97,40 @@ def test_frozen_batch_norm_changes_nothing_in_training() -> None:
     mean = trained.state_dict()["stages.stage1.1.running_mean"].clone()
     trained(torch.randn(2, 3, 64, 64))
     assert not torch.equal(mean, trained.state_dict()["stages.stage1.1.running_mean"])
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet10"])
+def test_lean_layers_compute_what_those_of_torch_do(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name, output_stride=16, batch_norm="frozen").train()
+    plain = build_backbone(name, output_stride=16, batch_norm="frozen").train()
+    plain.load_state_dict(backbone.state_dict())
+    for path, module in list(plain.named_modules()):
+        if isinstance(module, lean.FrozenBatchNorm2d):
+            module.__class__ = nn.BatchNorm2d
+        elif isinstance(module, lean.ReLU6):
+            plain.set_submodule(path, nn.ReLU6(inplace=True))
+    image = torch.randn(2, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+    kept = [saved_bytes(network, image) for network in (backbone, plain)]
+    for (key, ours), theirs in zip(backbone.named_parameters(), plain.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None)
+        assert ours.grad is None or torch.equal(ours.grad, theirs.grad), key
+    assert kept[0] < kept[1]
+
+
+def saved_bytes(network: nn.Module, image: torch.Tensor) -> int:
+    """What a forward pass keeps for the backward pass, which follows."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = network(image)["stage4"].square().mean()
+    loss.backward()
+    return sum(kept.values())
 
 
 def test_tag_loss_is_the_formula() -> None:

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from plda.models.lean import keep_less
 from plda.models.resnet38d import ResNet38d
 
 PROBE = 64  # pixels, side of an image that a network is tried on
@@ -36,9 +37,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.frozen = frozen
-        if frozen:
-            for norm in self._norms():
-                norm.requires_grad_(False)
+        keep_less(self.stages, frozen)
         self.channels = {name: f.shape[1] for name, f in self._probe().items()}
         self.train(self.training)
 

@@ -1,6 +1,5 @@
 """Where the work runs: device, processes, precision. What is computed stays the same, but for rounding."""
 
-import ctypes
 import platform
 import re
 from pathlib import Path
@@ -13,8 +12,6 @@ from torch import nn
 
 from plda.errors import InputError
 from plda.params import Compute
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class _Member(LightningEnvironment):
@@ -107,7 +104,6 @@ def find_device(compute: Compute) -> torch.device:
     Raises:
         InputError: a device that this machine does not have, or more of them than it has.
     """
-    keep_memory()
     device = named_device(compute.device, "params: compute.device")
     count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.devices)
     if compute.devices > count:
@@ -133,18 +129,6 @@ def named_device(name: str, field: str) -> torch.device:
     if not present[name]:
         raise InputError(f"{field}: this machine has no {name!r}")
     return torch.device(name)
-
-
-def keep_memory() -> None:
-    """Let glibc keep freed memory instead of handing it back: up to a sixth off a training step on a CPU.
-
-    A training step frees and asks for the same large blocks again and again; by default each comes from
-    mmap and must be zeroed page by page.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _precision(compute: Compute, device: torch.device) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from plda.params import Compute
 from plda.processes import end_with_parent, ending, in_order
-from plda.training.compute import find_device, keep_memory, threads_of_each
+from plda.training.compute import find_device, threads_of_each
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -69,7 +69,6 @@ def _begin(
     _Worker.make = staticmethod(make)
     _Worker.device = torch.device(kind, place) if kind == "cuda" else torch.device(kind)
     torch.set_num_threads(threads)
-    keep_memory()
 
 
 def _call(item: Any) -> bytes:
