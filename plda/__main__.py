@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from plda import __version__
 from plda.errors import AGAIN, INTERRUPTED, InputError, Unfinished
-from plda.files import delete_remains
+from plda.files import delete_remains, remains_of
 from plda.processes import kill_workers
 
 STAGES = {
@@ -56,9 +56,15 @@ def path_arguments(function: Callable[..., None]) -> list[str]:
     return [p.name for p in inspect.signature(function).parameters.values() if p.annotation is Path]
 
 
+def optional_paths(function: Callable[..., None]) -> list[str]:
+    """The arguments that are flags which may be left out."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.annotation == Path | None]
+
+
 def sections(function: Callable[..., None]) -> list[str]:
     """The arguments that come from the params file."""
-    flags = path_arguments(function)
+    flags = path_arguments(function) + optional_paths(function)
     return [name for name in inspect.signature(function).parameters if name not in flags]
 
 
@@ -186,8 +192,9 @@ def _run_stage(options: argparse.Namespace) -> None:
     print(f"{options.command}: {STAGES[options.command]}", file=sys.stderr, flush=True)
     paths = {name: getattr(options, name) for name in path_arguments(function)}
     for path in paths.values():
-        delete_remains(path)
-    function(**paths, **{name: getattr(params, name) for name in sections(function)})
+        delete_remains(remains_of(path))
+    chosen = {name: getattr(options, name) for name in optional_paths(function)}
+    function(**paths, **chosen, **{name: getattr(params, name) for name in sections(function)})
 
 
 def _run_use(options: argparse.Namespace) -> None:
@@ -212,9 +219,10 @@ def _add_flags(command: argparse.ArgumentParser, function: Callable[..., None]) 
     command.add_argument(
         "--params", type=Path, required=True, metavar="FILE", help="params.yaml or a file like it"
     )
-    for name in path_arguments(function):
+    required = path_arguments(function)
+    for name in required + optional_paths(function):
         flag = "--" + name.replace("_", "-")
-        command.add_argument(flag, dest=name, type=Path, required=True, metavar="PATH")
+        command.add_argument(flag, dest=name, type=Path, required=name in required, metavar="PATH")
 
 
 if __name__ == "__main__":

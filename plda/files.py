@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from plda.errors import InputError
 
 LONGEST_NAME = 255  # bytes, of Linux's file systems
-REMAINS = re.compile(r"\..*\.\d+\.tmp")  # what a killed process leaves beside an output
+ADDED = 20  # bytes of a temporary name beside that of what is written
+REMAINS = re.compile(r"\..*\.(\d+)\.tmp", re.DOTALL)  # temporary names, each with its process
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
@@ -45,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written (no space, no permission, ...), naming `path`.
     """
-    temporary = path.with_name(_temporary_name(path.name))
+    temporary = path.with_name(f".{_cut(path.name)}.{os.getpid()}.tmp")
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -60,32 +61,38 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def _temporary_name(name: str) -> str:
-    """Return a hidden name that `REMAINS` matches, cut to what file systems take."""
-    end = f".{os.getpid()}.tmp"
-    start = os.fsencode(name)[: LONGEST_NAME - 1 - len(end)]
-    return f".{start.decode(errors='ignore')}{end}"
+def remains_of(path: Path) -> Iterator[Path]:
+    """What processes that were killed left half-written of `path`, or others are writing."""
+    start = f".{_cut(path.name)}."
+    for found in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        if found.name.removeprefix(start).removesuffix(".tmp").isdigit():
+            yield found
 
 
-def delete_remains(path: Path) -> None:
-    """Delete what killed processes of this machine left half-written of `path`."""
-    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = remains.name[len(path.name) + 2 : -len(".tmp")]
-        if number.isdigit() and not _alive(int(number)):
-            if remains.is_dir():
-                shutil.rmtree(remains)
+def delete_remains(found: Iterable[Path]) -> None:
+    """Delete those of `found` that killed processes of this machine left half-written."""
+    for path in found:
+        made = REMAINS.fullmatch(path.name)
+        if made and not _alive(int(made[1])):
+            if path.is_dir():
+                shutil.rmtree(path)
             else:
-                remains.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # it is another user's
         return True
     return True
+
+
+def _cut(name: str) -> str:
+    """A name that leaves room for what a temporary name adds."""
+    return os.fsencode(name)[: LONGEST_NAME - ADDED].decode(errors="ignore")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

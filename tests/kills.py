@@ -28,6 +28,9 @@ COMMANDS = {
 }
 
 
+SHORTEST = 3.0  # seconds, in which an engine starts
+
+
 @dataclass
 class Outcome:
     """What happened.
@@ -44,7 +47,7 @@ class Outcome:
 
 
 def disturb(
-    tree: Tree, engine: str, kills: int, seed: int = 0, until: str = "report", longest: float = 12
+    tree: Tree, engine: str, kills: int, seed: int = 0, until: str = "report", longest: float = 30
 ) -> Outcome:
     """Run the pipeline up to a stage, undisturbed and then in passes with so many kills in all.
 
@@ -54,7 +57,8 @@ def disturb(
         kills: number of kills.
         seed: of the moments.
         until: the last stage.
-        longest: seconds after which a start is killed at the latest; must be enough for any stage.
+        longest: seconds after which a start is killed at the latest, enough for any stage. Moments are
+            spread evenly on a logarithmic scale, so that many kills hit one stage and every pass gets on.
     """
     command, moments, outcome = [*COMMANDS[engine], until], random.Random(seed), Outcome()
     tree.run(*command)
@@ -64,7 +68,7 @@ def disturb(
         process = tree.start(*command)
         while outcome.hits.total() < kills:
             try:
-                process.communicate(timeout=moments.uniform(0, longest))
+                process.communicate(timeout=SHORTEST * (longest / SHORTEST) ** moments.random())
                 break
             except subprocess.TimeoutExpired:
                 outcome.hits[running_stage(process.pid)] += 1
@@ -119,7 +123,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=COMMANDS, default="snakemake")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=12, help="seconds until a kill, at most")
+    parser.add_argument("--longest", type=float, default=30, help="seconds until a kill, at most")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         outcome = disturb(

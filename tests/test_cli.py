@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Photos
+from conftest import ROOT, Photos, Refusal, run_stage, write_params
 
 from plda.__main__ import STAGES, USES, main
 from plda.errors import InputError
@@ -71,3 +71,11 @@ def test_stage_deletes_what_a_killed_one_left(photos: Photos, tmp_path: Path) ->
     (photos.folder / "a.jpg").unlink()  # the stage fails, and writes nothing
     assert photos.index(out) == 2
     assert not left.exists()
+
+
+def test_index_data_checks_another_folder(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+    params = write_params(tmp_path / "params.yaml", source="folder", index_data__folder="elsewhere")
+    files = {"archives": "a.json", "classes": "classes.txt", "index": "index.csv", "images": "images.zip"}
+    paths = {name: tmp_path / "out" / file for name, file in files.items()}
+    assert "elsewhere/tags.csv" in refused(run_stage, "index_data", params, **paths)
+    assert run_stage("index_data", params, **paths, folder=photos.folder) == 0

@@ -56,6 +56,6 @@ def test_ctrl_c_keeps_the_last_words_and_the_state(tree: Tree, training: Popen[s
 
 
 def test_same_command_goes_on_after_kills(tmp_path: Path) -> None:
-    outcome = disturb(Tree(tmp_path), "snakemake", kills=2, until="train_cam")
+    outcome = disturb(Tree(tmp_path), "snakemake", kills=2, until="train_cam", longest=6)
     assert outcome.hits.total() == 2
     assert outcome.differences == []

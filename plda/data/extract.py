@@ -12,7 +12,7 @@ from pathlib import Path
 from plda.data.packed import Member, reading
 from plda.data.progress import Progress, in_words, say
 from plda.errors import InputError
-from plda.files import delete_remains, locked, read_note, replacing, write_json
+from plda.files import delete_remains, locked, read_note, remains_of, replacing, write_json
 
 CHUNK = 1 << 20
 DISK_BLOCK = 4096  # an entry, however small, takes one, so many small ones cannot fill a disk either
@@ -43,7 +43,7 @@ def extract(archive: Path, folder: Path, *, limit: int, only: Sequence[str] = ()
             return
         if folder.exists() and not (folder / NOTE).is_file():
             raise InputError(f"{folder}: was not unpacked here, so it is not replaced; move it away")
-        delete_remains(folder)
+        delete_remains(remains_of(folder))
         say(f"{archive}: unpacking into {folder}")
         with replacing(folder) as temporary, reading(archive) as members:
             temporary.mkdir()

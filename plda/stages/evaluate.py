@@ -43,5 +43,4 @@ def evaluate(
     write_json(metrics, scores)
     table = class_table({"predictions": scored.everywhere}, names)
     write_text(class_scores, table.to_csv(index=False))
-    text = summarise({**json.loads(cam_metrics.read_text(encoding="utf-8")), **scores})
-    write_text(summary, text)
+    write_text(summary, summarise({**json.loads(cam_metrics.read_text(encoding="utf-8")), **scores}))

@@ -23,6 +23,7 @@ def index_data(
     *,
     source: Origin,
     index_data: IndexData,
+    folder: Path | None = None,
 ) -> None:
     """Check a data set and pack it into one archive and one table.
 
@@ -33,7 +34,10 @@ def index_data(
         images: written: the archive of images, masks and parts.
         source: of the images.
         index_data: its section of the params.
+        folder: photos to read in place of `index_data.folder`, to have another folder checked.
     """
+    if folder is not None:
+        index_data = index_data.model_copy(update={"folder": str(folder)})
     data_set = open_source(source, index_data, archives)
     need_space(images, data_set.size)
     checker = Checker(data_set, index_data.long_side)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.errors import InputError
-from plda.files import REMAINS, read_note, write_bytes, write_json, write_text
+from plda.files import delete_remains, read_note, write_bytes, write_json, write_text
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
@@ -103,9 +103,8 @@ def _begin(out: Path, settings: Row, overwrite: bool) -> int:
         raise InputError(f"{out}: is a file; --out names a folder")
     before = read_note(note)
     if before == settings:
-        for path in [p for kind in KINDS for p in (out / kind).rglob(".*.tmp")]:
-            if REMAINS.fullmatch(path.name):
-                path.unlink()
+        for kind in KINDS:
+            delete_remains((out / kind).rglob(".*.tmp"))
         return note.stat().st_mtime_ns
     if before and not overwrite:
         other = ", ".join(name for name in settings if settings[name] != before.get(name))
