@@ -44,10 +44,10 @@ ENVIRONMENT = {
     # OpenMP's threads sleep while they wait: beside other work, spinning makes a training step half as long
     # again (benchmarks/cpu_step.py)
     "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc keeps freed memory: zeroing it again page by page costs up to a sixth of a training step. It
-    # caches no small blocks: cached ones keep the free blocks around them apart, and memory then grows with
-    # each photo of another size (benchmarks/memory.py)
-    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1073741824"
+    # glibc keeps freed blocks up to 32 MB: having them zeroed again, page by page, costs up to a sixth of a
+    # training step. It caches no small blocks: cached ones keep the free blocks around them apart, and memory
+    # then grows with each photo of another size (benchmarks/memory.py)
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
     ":glibc.malloc.tcache_count=0",
 }
 USES = {
