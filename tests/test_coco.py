@@ -389,7 +389,7 @@ def test_an_image_of_another_size_is_found_by_the_checks(coco: DrawnCoco) -> Non
     for row in source.rows:
         checker.check(row)
     with pytest.raises(
-        InputError, match="image 9: field mask: mask: must be as large as its image, 64x50, is 64x48"
+        InputError, match=r"image 9: field mask: .* its image, 64x50, is 64x48"
     ):
         checker.finish()
 
