@@ -388,9 +388,7 @@ def test_an_image_of_another_size_is_found_by_the_checks(coco: DrawnCoco) -> Non
     checker = Checker(source, long_side=None)
     for row in source.rows:
         checker.check(row)
-    with pytest.raises(
-        InputError, match=r"image 9: field mask: .* its image, 64x50, is 64x48"
-    ):
+    with pytest.raises(InputError, match=r"image 9: field mask: .* its image, 64x50, is 64x48"):
         checker.finish()
 
 
