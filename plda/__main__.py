@@ -49,6 +49,9 @@ ENVIRONMENT = {
     # then grows with each photo of another size (benchmarks/memory.py)
     "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
     ":glibc.malloc.tcache_count=0",
+    # oneDNN keeps its code for so many operations on so many sizes, not for 1,024: a training step has about
+    # 220, a photo of another size about 55
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "384",
 }
 USES = {
     "predict": "label every pixel of photos",

@@ -24,7 +24,7 @@ from plda.errors import AGAIN, InputError, Unfinished
 from plda.processes import deaf_to_ctrl_c, end_with_parent
 
 LIMIT = timedelta(minutes=10)  # how long one waits for another, which may be looking at the network meanwhile
-LAST_STEP = 3.0  # seconds
+LAST_STEP = 10.0  # seconds that all others have to end by themselves, once the first is through
 GRACE = 10.0  # seconds that a process has to end by itself
 
 
@@ -73,8 +73,9 @@ def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[Non
         distributed.destroy_process_group()
     finally:
         over.set()
+        latest = time.monotonic() + LAST_STEP
         for other in others:  # a signal has stopped it, too: let it end the processes that load its data
-            other.join(LAST_STEP)
+            other.join(max(0.0, latest - time.monotonic()))
             other.kill()
 
 
