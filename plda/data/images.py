@@ -103,10 +103,11 @@ def keep_image(content: bytes, long_side: int | None) -> tuple[bytes, tuple[int,
             opened.mode == "RGB" and not opened.has_transparency_data and _orientation(opened) not in _TURNS
         )
         kept = plain and (jpeg or opened.format == "PNG")
-    if kept and (long_side is None or max(given) <= long_side):
-        read_image(content, CHECKED)
+    fits = long_side is None or max(given) <= long_side
+    if kept and fits:
+        read_image(content, CHECKED)  # is it whole?
         return content, given, given
-    if long_side is None or max(given) <= long_side:
+    if long_side is None or fits:
         image = read_image(content)
     else:
         factor = long_side / max(given)
@@ -193,9 +194,7 @@ def open_image(content: bytes) -> Iterator[Image.Image]:
         except UnidentifiedImageError as error:
             kinds = ", ".join(sorted(FORMATS))
             raise InputError(f"cannot be decoded: not an image, or none of {kinds}") from error
-        except (
-            Exception
-        ) as error:  # decoders raise what they like: struct.error, SyntaxError, MemoryError ...
+        except Exception as error:  # decoders raise anything: struct.error, SyntaxError, MemoryError
             reason = str(error) or type(error).__name__
             raise InputError(f"cannot be decoded: {reason}") from error
 
