@@ -57,6 +57,10 @@ def spoil_empty_name(p: Photos) -> None:
     p.rows[1] = ",train,cat,"
 
 
+def spoil_name_of_a_dot(p: Photos) -> None:
+    p.rows[1] = "./,train,cat,"
+
+
 def spoil_mask_size(p: Photos) -> None:
     (p.folder / "a.png").write_bytes(encoded(Image.new("L", (40, 31)), "PNG"))
 
@@ -98,6 +102,7 @@ def spoil_no_rows(p: Photos) -> None:
         (spoil_same_name, [LINE_3, "field image", "duplicate image 'a.webp'", LINE_2]),
         (spoil_outside, [LINE_3, "field image", "inside the folder"]),
         (spoil_empty_name, [LINE_3, "field image", "is empty"]),
+        (spoil_name_of_a_dot, [LINE_3, "field image", "is empty"]),
         (spoil_mask_size, [LINE_2, "field mask", "a.png", "40x30", "40x31"]),
         (spoil_mask_ids, [LINE_2, "field mask", "a.png", "id 3", "0 to 2"]),
         (spoil_mask_mode, [LINE_2, "field mask", "a.png", "mode F"]),

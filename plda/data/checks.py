@@ -118,7 +118,7 @@ class Checker:
 
     def _check_name(self, row: Row) -> None:
         path = PurePosixPath(row.image)
-        if not row.image:
+        if not path.name:  # "." has none, either
             raise InputError("is empty")
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{row.image!r} must be a path inside the folder")
