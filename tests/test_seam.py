@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from plda.data.transforms import resize
+from plda.data.transforms import LEAST_SIDE, resize
 from plda.models.backbones import build_backbone
 from plda.models.cam import CamOutput
 from plda.models.seam import (
-    LEAST,
     VIEW,
     SeamNetwork,
     View,
@@ -303,7 +302,7 @@ def test_losses_are_put_together_from_both_views(side: int) -> None:
     output, parts = network.losses(image, tags)
     assert isinstance(output, CamOutput)
     torch.testing.assert_close(output.maps, network(image).maps)
-    size = max(LEAST, round(VIEW * side))
+    size = max(LEAST_SIDE, round(VIEW * side))
     assert size == {64: 32, 120: 36}[side]
     expected = losses_by_loops(by_hand.look(image), by_hand.look(resize(image, (size, size))), tags)
     assert list(parts) == list(expected)
@@ -362,7 +361,7 @@ def test_mixed_precision_keeps_the_digits_of_the_formulas() -> None:
     network.eval()
     with torch.autocast("cpu", torch.bfloat16):
         _, parts = network.losses(image, tags)
-        views = network.look(image), network.look(resize(image, (LEAST, LEAST)))
+        views = network.look(image), network.look(resize(image, (LEAST_SIDE, LEAST_SIDE)))
     output, refined = views[0]
     assert output.features["stage3"].dtype == torch.bfloat16
     assert output.scores.dtype == refined.dtype == torch.float32

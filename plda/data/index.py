@@ -32,6 +32,11 @@ class Entry(NamedTuple):
         return self.tags != UNKNOWN
 
     @property
+    def teaches(self) -> bool:
+        """Whether networks learn from it: split train, tags known."""
+        return self.split == "train" and self.known
+
+    @property
     def key(self) -> str:
         """What the maps and masks made of this image are called: its path without `images/` and ending."""
         return image_key(self.image.removeprefix("images/"))
@@ -49,8 +54,8 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read_training_entries(path: Path) -> list[Entry]:
-    """The entries that are learnt from: split train, tags known."""
-    return [entry for entry in read_index(path, "train") if entry.known]
+    """The entries that networks learn from."""
+    return [entry for entry in read_index(path) if entry.teaches]
 
 
 def read_index(path: Path, *splits: str) -> list[Entry]:

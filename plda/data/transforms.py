@@ -11,6 +11,7 @@ from plda.data.images import VOID
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, in RGB: what torchvision's weights were trained with
 DEVIATION = (0.229, 0.224, 0.225)
+LEAST_SIDE = 32  # pixels, of what a network sees: below that some backbones leave no pixel of a map
 
 
 def normalise(image: Tensor) -> Tensor:

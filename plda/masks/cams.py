@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from plda.data.archive import Archive, pack
-from plda.data.transforms import normalise, resize
+from plda.data.transforms import LEAST_SIDE, normalise, resize
 
-LEAST = 32  # pixels, of a side that a network sees: below that some backbones leave no pixel of a map
 STRIDE = 4  # of stored maps: a quarter of the image's side
 
 
@@ -40,7 +39,7 @@ def multi_scale(
     height, width = image.shape[-2:]
     total: Tensor | None = None
     for scale in scales:
-        x = resize(batch, (max(LEAST, round(height * scale)), max(LEAST, round(width * scale))))
+        x = resize(batch, (max(LEAST_SIDE, round(height * scale)), max(LEAST_SIDE, round(width * scale))))
         if flip:
             x = torch.cat([x, x.flip(-1)])
         maps = resize(network(x.contiguous(memory_format=torch.channels_last)).float(), size)

@@ -26,12 +26,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from plda.data.transforms import full_precision, resize
+from plda.data.transforms import LEAST_SIDE, full_precision, resize
 from plda.models.backbones import Backbone
 from plda.models.cam import EPSILON, CamOutput, stretch, tag_loss
 
 VIEW = 0.3  # scale of the second view
-LEAST = 32  # its least side in pixels: below that some backbones leave no pixel of a map
 
 
 def strongest(maps: Tensor) -> Tensor:
@@ -154,7 +153,7 @@ class SeamNetwork(nn.Module):
     def losses(self, image: Tensor, tags: Tensor) -> tuple[CamOutput, dict[str, Tensor]]:
         """What it says of a batch, and the scalars whose sum it is trained on; (B, C) tags, float 0 or 1."""
         # in mixed precision the image may come in bfloat16, which knows no anti-aliasing on a CPU
-        small = resize(image.float(), [max(LEAST, round(VIEW * side)) for side in image.shape[-2:]])
+        small = resize(image.float(), [max(LEAST_SIDE, round(VIEW * side)) for side in image.shape[-2:]])
         first, second = views = self.look(image), self.look(small)
         with full_precision(image):
             size = second.refined.shape[-2:]

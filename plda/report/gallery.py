@@ -108,7 +108,7 @@ def make_rows(
         photo = read_image(archive.read(entry.image))
         photo.thumbnail((SIDE, SIDE))
         tagged = ", ".join(entry.tags) or "with no class"
-        mapped = entry.split == "train" and entry.tags and entry.known
+        mapped = entry.teaches and entry.tags
         heat = _heat_map(photo, cams, entry) if mapped else None
         truth = load_true_mask(archive, entry.mask) if entry.mask else None
         masks = {

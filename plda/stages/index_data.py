@@ -55,7 +55,7 @@ def index_data(
     write_index(index, entries)
     write_text(classes, "\n".join(data_set.classes) + "\n")
     print(f"{len(entries)} images, {len(data_set.classes) - 1} classes", file=sys.stderr)
-    train = [entry for entry in entries if entry.split == "train" and entry.known]
+    train = [entry for entry in entries if entry.teaches]
     unsure = doubts(occurrences(train, data_set.classes), len(train))
     for warning in [*first_of(checker.warnings), *unsure]:
         print(f"Warning: {warning}", file=sys.stderr)

@@ -116,7 +116,7 @@ def report(
         report=report,
     )
     names, entries, archive = read_classes(classes), read_index(index), Archive(images)
-    train = [entry for entry in entries if entry.split == "train" and entry.known]
+    train = [entry for entry in entries if entry.teaches]
     val = [entry for entry in entries if entry.split == "val" and mask_path(predictions, entry).exists()]
     of_train, _ = score_images(train, archive, partial(load_mask, pseudo_masks), len(names))
     of_val, confusion = score_images(val, archive, partial(load_mask, predictions), len(names))

@@ -14,13 +14,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from plda.data.images import encode_mask, image_size, read_file, read_image
+from plda.data.transforms import LEAST_SIDE
 from plda.errors import InputError
 from plda.files import delete_remains, read_note, write_bytes, write_json, write_text
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
 
-LEAST_SIDE = 32  # pixels, of what a network sees: its last feature map is so much smaller
 COLUMNS = ("photo", "mask", "class", "share", "confidence")
 KINDS = ("masks", "overlays", "labels")  # folders of what is written
 UNFINISHED = ".predict.json"  # in OUT while photos are left: what they are labelled with
