@@ -22,6 +22,7 @@ from plda.data.loading import load_image, load_true_mask
 from plda.masks.cams import Cams, map_size
 from plda.masks.folder import mask_name
 from plda.masks.refinement import boundaries
+from plda.models.boundary import BOUNDARY
 from plda.models.saved import load_network
 from plda.scoring.masks import seed_masks
 
@@ -44,7 +45,7 @@ def main() -> None:
     sure = Archive(shared / "train_boundary/seeds.zip")
     network = None
     if sure.names():
-        network = load_network(shared / "train_boundary/network.pt", "boundary", classes)
+        network = load_network(shared / "train_boundary/network.pt", BOUNDARY, classes)
 
     def pictures(entry: Entry) -> dict[str, np.ndarray]:
         image = load_image(archive, entry)

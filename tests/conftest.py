@@ -13,10 +13,16 @@ from PIL import Image
 from server import Server, serving
 
 from plda.__main__ import main
+from plda.models.backbones import Network
+from plda.models.baselines import CAM
+from plda.models.boundary import BOUNDARY
+from plda.models.saved import Architecture, Kind
+from plda.models.segmenters import SEGMENTER
 from plda.params import TrainCam
 
 ROOT = Path(__file__).parents[1]
 BASELINES = get_args(TrainCam.model_fields["baseline"].annotation)
+KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (CAM, BOUNDARY, SEGMENTER)}
 TRAINER = {"epochs": 2, "batch_size": 4, "crop": 64}
 
 
@@ -50,6 +56,12 @@ def run_stage(name: str, params: Path, **paths: Path) -> int:
     """One stage through the command line's own entry, in this process."""
     flags = [text for flag, path in paths.items() for text in (f"--{flag.replace('_', '-')}", str(path))]
     return main([name, "--params", str(params), *flags])
+
+
+def build(architecture: Architecture) -> Network:
+    """A network with fresh weights."""
+    network: Network = KINDS[architecture.kind].build(architecture)
+    return network
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:

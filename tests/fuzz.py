@@ -48,6 +48,7 @@ from plda.data.index import Entry, read_index
 from plda.data.packed import Packed
 from plda.errors import InputError
 from plda.models.saved import Architecture, save_network
+from plda.models.segmenters import SEGMENTER
 from plda.yaml_file import read_yaml
 from workflow.ablations import main as write_run
 
@@ -582,7 +583,7 @@ class Ablations(Params):
 def saved_network(path: Path) -> Path:
     torch.manual_seed(0)
     architecture = Architecture("segmenter", "resnet10", 16, "frozen", "deeplabv2", CLASSES, 32)
-    save_network(path, architecture, architecture.build().state_dict())
+    save_network(path, architecture, SEGMENTER.build(architecture).state_dict())
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Photos, Refusal, encoded, photo, run_stage, write_params
+from conftest import ROOT, Photos, Refusal, build, encoded, photo, run_stage, write_params
 from PIL import Image
 
 LINE_2, LINE_3, LINE_4 = ("tags.csv, line 2", "tags.csv, line 3", "tags.csv, line 4")
@@ -260,11 +260,11 @@ def test_a_network_of_other_classes_or_kind(drawn: Path, tmp_path: Path, refused
 
     for kind, classes, words in (
         ("cam", ("background", "car"), "field classes: trained for background, car"),
-        ("segmenter", ("background", "car"), "field kind: is 'segmenter', 'cam' is needed"),
+        ("segmenter", ("background", "car"), "architecture.kind: must be 'cam', got 'segmenter'"),
     ):
         head = {"cam": "seam", "segmenter": "lraspp"}[kind]
         architecture = Architecture(kind, "resnet10", 16, "trained", head, classes)
-        save_network(tmp_path / "n.pt", architecture, architecture.build().state_dict())
+        save_network(tmp_path / "n.pt", architecture, build(architecture).state_dict())
         message = refused(
             run_stage,
             "infer_cams",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Refusal, run_stage, write_params
+from conftest import ROOT, Refusal, build, run_stage, write_params
 
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
@@ -27,6 +27,7 @@ from plda.masks.cams import multi_scale
 from plda.masks.crf import crf, most_likely, require
 from plda.masks.folder import load_mask
 from plda.models.saved import Architecture, load_network, save_network
+from plda.models.segmenters import SEGMENTER
 from plda.params import read_params
 from plda.processes import in_processes
 
@@ -324,7 +325,7 @@ def untrained(drawn: Path, path: Path) -> Path:
     classes = read_classes(drawn / "classes.txt")
     architecture = Architecture("segmenter", "resnet10", 16, "frozen", "lraspp", classes)
     torch.manual_seed(0)
-    save_network(path, architecture, architecture.build().state_dict())
+    save_network(path, architecture, build(architecture).state_dict())
     return path
 
 
@@ -338,7 +339,7 @@ def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> Non
         params = write_params(tmp_path / "params.yaml", predict_masks__crf__enabled=enabled)
         assert run_stage("predict_masks", params, **data, segmenter=network, predictions=made[enabled]) == 0
     settings = read_params(params).predict_masks
-    segmenter = load_network(network, "segmenter", read_classes(data["classes"]))
+    segmenter = load_network(network, SEGMENTER, read_classes(data["classes"]))
     entries, changed = read_index(data["index"], "val"), 0
     for entry in entries:
         image = load_image(Archive(data["images"]), entry)

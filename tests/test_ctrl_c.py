@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_stage, write_params
+from conftest import ROOT, build, run_stage, write_params
 from test_distributed import DATA, members, trainer
 
 from plda.data.classes import read_classes
@@ -82,7 +82,7 @@ def test_ctrl_c_while_modules_are_imported(drawn: Path, tmp_path: Path, after: f
 def test_ctrl_c_ends_the_workers_of_a_stage(drawn: Path, tmp_path: Path, after: float) -> None:
     names = read_classes(drawn / "classes.txt")
     architecture = Architecture("cam", "resnet10", 16, "frozen", "cam", names)
-    save_network(tmp_path / "cam.pt", architecture, architecture.build().state_dict())
+    save_network(tmp_path / "cam.pt", architecture, build(architecture).state_dict())
     params = write_params(
         tmp_path / "params.yaml",
         compute__devices=2,

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, Refusal, run_stage, small_params, write_params
+from conftest import KINDS, ROOT, Refusal, build, run_stage, small_params, write_params
 from test_training import DATA, trainer
 from torch import distributed, nn
 
@@ -62,9 +62,9 @@ def learner_of(kind: str, drawn: Path) -> nn.Module:
     names = read_classes(drawn / "classes.txt")
     section = "segmenter" if kind == "segmenter" else "cam"
     head = {"segmenter": "deeplabv2", "seam": "seam", "boundary": ""}.get(kind, "cam")
-    network = Architecture(
-        "boundary" if kind == "boundary" else section, "resnet10", 16, "frozen", head, names
-    ).start(load(drawn / f"{section}{'s' * (section == 'cam')}.pt")["weights"], 0)
+    weights = load(drawn / f"{section}{'s' * (section == 'cam')}.pt")["weights"]
+    of = KINDS["boundary" if kind == "boundary" else section]
+    network: Any = of.start(Architecture(of.name, "resnet10", 16, "frozen", head, names), weights, 0)
     if kind == "segmenter":
         return MaskLearner(network)
     if kind == "boundary":
@@ -300,7 +300,7 @@ def test_images_shared_by_two_processes_give_the_same_files(drawn: Path, tmp_pat
     for kind, head in {"cam": "cam", "boundary": "", "segmenter": "lraspp"}.items():
         architecture = Architecture(kind, "resnet10", 16, "frozen", head, names)
         networks[kind] = tmp_path / f"{kind}.pt"
-        save_network(networks[kind], architecture, architecture.build().state_dict())
+        save_network(networks[kind], architecture, build(architecture).state_dict())
     files = []
     for devices in (1, 2):
         out = tmp_path / str(devices)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Refusal, encoded, photo
+from conftest import ROOT, Refusal, build, encoded, photo
 from torch import nn
 
 from plda.__main__ import main
@@ -25,7 +25,7 @@ CLASSES = ("background", "cat", "dog")
 def saved(path: Path, backbone: str = "resnet10", output_stride: int = 16, head: str = "lraspp") -> Path:
     torch.manual_seed(0)
     architecture = Architecture("segmenter", backbone, output_stride, "frozen", head, CLASSES, 64)
-    save_network(path, architecture, architecture.build().state_dict())
+    save_network(path, architecture, build(architecture).state_dict())
     return path
 
 

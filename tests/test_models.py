@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from conftest import BASELINES
+from conftest import BASELINES, build
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
@@ -16,7 +16,7 @@ from plda.models.backbones import STAGES, build_backbone, classifier, load_backb
 from plda.models.baselines import build_baseline
 from plda.models.cam import CamNetwork, tag_loss
 from plda.models.saved import Architecture, load_network, save_network
-from plda.models.segmenters import Segmenter, mask_loss
+from plda.models.segmenters import SEGMENTER, Segmenter, mask_loss
 from plda.params import Backbone
 
 # torchvision's kind; the other one: tests/test_resnet38d.py
@@ -197,11 +197,11 @@ def test_mask_loss_skips_undecided_pixels() -> None:
 def test_a_saved_network_says_the_same(tmp_path: Path) -> None:
     classes = ("background", "cat", "dog")
     architecture = Architecture("segmenter", "mobilenet_v2", 16, "frozen", "lraspp", classes)
-    network = architecture.build().eval()
+    network = build(architecture).eval()
     for name in ("1.pt", "2.pt"):
         save_network(tmp_path / name, architecture, network.state_dict())
     assert (tmp_path / "1.pt").read_bytes() == (tmp_path / "2.pt").read_bytes()
-    loaded = load_network(tmp_path / "1.pt", "segmenter", classes)
+    loaded = load_network(tmp_path / "1.pt", SEGMENTER, classes)
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(network(image), loaded(image))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Photos, run_stage, small_params, write_params
+from conftest import ROOT, Photos, build, run_stage, small_params, write_params
 from dvc.utils.serialize import loads_yaml
 
 from plda.adaptation.learner import PldaLearner, Switches
@@ -181,7 +181,7 @@ def test_params_refuse_a_batch_of_one_where_a_step_would_fail(stride: int, norm:
 
 
 def step_works(architecture: Architecture, crop: int) -> bool:
-    network: Any = architecture.build()
+    network: Any = build(architecture)
     batch = {
         "image": torch.rand(1, 3, crop, crop),
         "tags": torch.ones(1, 1),

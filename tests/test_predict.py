@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Refusal, encoded, photo, run_stage, write_params
+from conftest import ROOT, Refusal, build, encoded, photo, run_stage, write_params
 from PIL import ExifTags, Image, ImageOps
 from torch.nn import functional as F
 
@@ -26,6 +26,7 @@ from plda.masks import windows
 from plda.masks.folder import load_mask
 from plda.masks.windows import enlarged, in_windows
 from plda.models.saved import Architecture, load, read_network, save_network
+from plda.models.segmenters import SEGMENTER
 from plda.use import network as trained
 from plda.use.network import TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
@@ -39,7 +40,7 @@ def saved(path: Path, classes: tuple[str, ...] = CLASSES, long_side: int | None 
     """A network that nobody trained, but that says various things."""
     torch.manual_seed(seed)
     architecture = Architecture("segmenter", "resnet10", 16, "frozen", "deeplabv2", classes, long_side)
-    network = architecture.build()
+    network = build(architecture)
     weights = network.state_dict()
     for name in weights:
         if name.startswith("head") and name.endswith("weight"):
@@ -133,7 +134,7 @@ def test_what_is_found_sums_up_the_pixels(network: Path) -> None:
 def test_predict_labels_photos_of_a_few_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
     """Also by convnext_tiny, whose kernels do not fit into less than 32 pixels."""
     architecture = Architecture("segmenter", "convnext_tiny", 32, "frozen", "lraspp", CLASSES, 64)
-    save_network(tmp_path / "network.pt", architecture, architecture.build().state_dict())
+    save_network(tmp_path / "network.pt", architecture, build(architecture).state_dict())
     labelled = TrainedNetwork(tmp_path / "network.pt", device="cpu").label(photo(*size))
     assert labelled.ids.shape == size[::-1]
 
@@ -178,11 +179,11 @@ def test_training_notes_the_size_of_its_images(drawn: Path, tmp_path: Path) -> N
         )
         == 0
     )
-    assert read_network(tmp_path / "network.pt", "segmenter")[0].long_side == 96
+    assert read_network(tmp_path / "network.pt", SEGMENTER)[0].long_side == 96
     content = load(tmp_path / "network.pt")
     del content["architecture"]["long_side"]
     torch.save(content, tmp_path / "old.pt")
-    assert read_network(tmp_path / "old.pt", "segmenter")[0].long_side is None
+    assert read_network(tmp_path / "old.pt", SEGMENTER)[0].long_side is None
 
 
 def test_a_turned_photo_comes_out_upright(network: Path, tmp_path: Path) -> None:
@@ -252,14 +253,14 @@ def test_nonsense_is_refused_before_anything_is_written(
     (tmp_path / "a.jpg").write_bytes(encoded(photo(40, 30)))
     out = tmp_path / "out"
     cam = Architecture("cam", "resnet10", 16, "trained", "cam", CLASSES)
-    save_network(tmp_path / "cam.pt", cam, cam.build().state_dict())
+    save_network(tmp_path / "cam.pt", cam, build(cam).state_dict())
     one = tmp_path / "a.jpg"
     for photos, file, words in (
         ([tmp_path / "none.jpg"], network, ["none.jpg: no such file"]),
         ([tmp_path / "*.webp", tmp_path / "empty"], network, ["*.webp: no such file", "empty: no photo"]),
         ([one], tmp_path / "none.pt", ["none.pt: is missing"]),
         ([one], one, ["a.jpg: refused"]),
-        ([one], tmp_path / "cam.pt", ["cam.pt: field kind: is 'cam', 'segmenter' is needed"]),
+        ([one], tmp_path / "cam.pt", ["cam.pt: architecture.kind: must be 'segmenter', got 'cam'"]),
     ):
         message = refused(predict, *photos, network=file, out=out)
         assert all(word in message for word in words), message

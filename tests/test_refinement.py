@@ -24,7 +24,8 @@ from plda.masks.refinement import COLOURS, Refined, by_size, colour_step
 from plda.masks.steps import STEPS
 from plda.masks.walk import NEGLIGIBLE, chebyshev, random_walk
 from plda.models.backbones import build_backbone
-from plda.models.boundary import BoundaryNetwork
+from plda.models.baselines import CAM
+from plda.models.boundary import BOUNDARY, BoundaryNetwork
 from plda.models.saved import load_network
 from plda.params import MakeMasks, read_params
 from plda.scoring.masks import trimap
@@ -316,8 +317,8 @@ def test_a_chain_of_refinements(drawn: Path, trained: Path, tmp_path: Path) -> N
     assert len(history) == 2 and (history["loss"] > 0).all()
     parts = history[["foreground", "background", "apart"]]
     assert history["loss"].to_numpy() == pytest.approx(parts.mean(axis=1).to_numpy(), rel=1e-4)
-    network = load_network(boundary["boundary_network"], "boundary", read_classes_of(drawn))
-    cam = load_network(trained / "cam.pt", "cam", read_classes_of(drawn))
+    network = load_network(boundary["boundary_network"], BOUNDARY, read_classes_of(drawn))
+    cam = load_network(trained / "cam.pt", CAM, read_classes_of(drawn))
     ours, theirs = network.backbone.state_dict(), cam.backbone.state_dict()
     assert all(torch.equal(ours[name], weights) for name, weights in theirs.items())
 

@@ -20,7 +20,7 @@ from plda.errors import InputError
 from plda.masks.cams import Cams
 from plda.masks.folder import write_mask
 from plda.models.backbones import build_backbone
-from plda.models.baselines import TagLearner
+from plda.models.baselines import CAM, TagLearner
 from plda.models.cam import CamNetwork
 from plda.models.saved import load, load_network
 from plda.params import Params, Training, check
@@ -188,7 +188,7 @@ def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> N
     assert history["step"].tolist() == list(range(3, 25, 3))
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     classes = (drawn / "classes.txt").read_text().split()
-    assert isinstance(load_network(tmp_path / "network.pt", "cam", classes), CamNetwork)
+    assert isinstance(load_network(tmp_path / "network.pt", CAM, classes), CamNetwork)
 
 
 @pytest.mark.parametrize(

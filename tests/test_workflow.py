@@ -77,6 +77,22 @@ def test_the_code_a_stage_runs_is_among_its_inputs(stages: dict[str, Stage], nam
     assert code == code_of(name, ROOT), "run `make deps`"
 
 
+@pytest.mark.parametrize(
+    ("file", "dependent"),
+    {
+        "models/seam.py": "train_cam infer_cams train_boundary",
+        "models/boundary.py": "train_boundary make_masks",
+        "models/segmenters.py": "train_segmenter predict_masks",
+        "adaptation/learner.py": "train_cam",
+        "training/inspection.py": "train_cam",
+        "scoring/masks.py": "evaluate_cams evaluate",
+        "report/page.py": "report",
+    }.items(),
+)
+def test_only_the_stages_that_use_a_file_depend_on_it(file: str, dependent: str) -> None:
+    assert [name for name in STAGES if f"plda/{file}" in code_of(name, ROOT)] == dependent.split()
+
+
 def test_make_deps_writes_the_code_and_nothing_else() -> None:
     text = (ROOT / "dvc.yaml").read_text()
     stale = re.sub(r"^      - plda/(data|files).*\n", "", text, flags=re.M)

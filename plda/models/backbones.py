@@ -67,6 +67,12 @@ class Backbone(nn.Module):
         return features
 
 
+class Network(nn.Module):
+    """A network on a backbone, whose features it is given."""
+
+    backbone: Backbone
+
+
 def classifier(name: str) -> nn.Module:
     """The network `name`, freshly initialised; its weights have the names that files of them have."""
     network: nn.Module = OWN[name]() if name in OWN else torchvision.models.get_model(name, weights=None)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from plda.models.backbones import Backbone
 from plda.models.cam import CamNetwork
+from plda.models.saved import Kind
 from plda.models.seam import SeamNetwork
 
 Baseline = CamNetwork | SeamNetwork
@@ -19,6 +20,9 @@ KINDS: dict[str, Callable[[Backbone, int], Baseline]] = {
 def build_baseline(name: str, backbone: Backbone, classes: int) -> Baseline:
     """The baseline `name`, see KINDS, for so many classes without background."""
     return KINDS[name](backbone, classes)
+
+
+CAM = Kind("cam", lambda backbone, a: build_baseline(a.head, backbone, len(a.classes) - 1))
 
 
 class TagLearner(nn.Module):

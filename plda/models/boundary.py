@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plda.models.backbones import Backbone
+from plda.models.backbones import Backbone, Network
+from plda.models.saved import Kind
 
 CHANNELS = 32  # of each stage's share
 GROUPS = 4
 
 
-class BoundaryNetwork(nn.Module):
+class BoundaryNetwork(Network):
     """Backbone, whose weights stay as they are, and boundary head."""
 
     def __init__(self, backbone: Backbone) -> None:
@@ -48,3 +49,6 @@ class BoundaryNetwork(nn.Module):
         super().train(mode)
         self.backbone.eval()
         return self
+
+
+BOUNDARY = Kind("boundary", lambda backbone, _: BoundaryNetwork(backbone))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plda.models.backbones import Backbone
+from plda.models.backbones import Backbone, Network
 
 EPSILON = 1e-5
 
@@ -30,7 +30,7 @@ class CamOutput(NamedTuple):
     logits: Tensor
 
 
-class CamNetwork(nn.Module):
+class CamNetwork(Network):
     """Backbone and class head."""
 
     def __init__(self, backbone: Backbone, classes: int) -> None:

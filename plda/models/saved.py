@@ -1,22 +1,23 @@
-"""A trained network in one file: what it is, the classes it knows, its weights. Loading never runs code."""
+"""A trained network in one file: what it is, the classes it knows, its weights. Loading never runs code.
+
+This module imports no network. Whoever reads a file says which kind it holds, so a stage depends on the code
+of the networks that it uses, and on no other.
+"""
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from plda.errors import InputError
 from plda.files import write_bytes
-from plda.models.backbones import Backbone, build_backbone, load_backbone
-from plda.models.baselines import build_baseline
-from plda.models.boundary import BoundaryNetwork
-from plda.models.segmenters import Segmenter
+from plda.models.backbones import Backbone, Network, build_backbone, load_backbone
 from plda.params import Backbone as BackboneName
 from plda.params import Section, check
 from plda.randomness import mixed
@@ -56,22 +57,36 @@ class Architecture:
     classes: tuple[str, ...]
     long_side: int | None = None
 
-    def build(self) -> nn.Module:
-        """The network with fresh weights."""
-        backbone = build_backbone(self.backbone, output_stride=self.output_stride, batch_norm=self.batch_norm)
-        match self.kind:
-            case "cam":
-                return build_baseline(self.head, backbone, len(self.classes) - 1)
-            case "boundary":
-                return BoundaryNetwork(backbone)
-            case _:
-                return Segmenter(backbone, self.head, len(self.classes))
 
-    def start(self, weights: Mapping[str, Tensor], seed: int) -> nn.Module:
-        """The network with a head drawn from `seed`; its backbone has `weights`, named as in `classifier`."""
+N = TypeVar("N", bound=Network)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[N]):
+    """A kind of network; each module of networks has one.
+
+    Attributes:
+        name: "cam", "boundary" or "segmenter", as files say it.
+        on: makes a network with fresh weights on a backbone.
+    """
+
+    name: str
+    on: Callable[[Backbone, Architecture], N]
+
+    def build(self, architecture: Architecture) -> N:
+        """Return the network with fresh weights."""
+        backbone = build_backbone(
+            architecture.backbone,
+            output_stride=architecture.output_stride,
+            batch_norm=architecture.batch_norm,
+        )
+        return self.on(backbone, architecture)
+
+    def start(self, architecture: Architecture, weights: Mapping[str, Tensor], seed: int) -> N:
+        """Return the network with a head drawn from `seed`; `weights` of the backbone: see `classifier`."""
         torch.manual_seed(mixed(seed, 1))
-        network = self.build()
-        load_backbone(cast(Backbone, network.backbone), self.backbone, weights)
+        network = self.build(architecture)
+        load_backbone(network.backbone, architecture.backbone, weights)
         return network
 
 
@@ -94,19 +109,17 @@ def save_network(
     save(path, content if about is None else {**content, "about": dict(about)})
 
 
-def load_network(path: Path, kind: str, classes: Sequence[str]) -> nn.Module:
+def load_network(path: Path, kind: Kind[N], classes: Sequence[str]) -> N:
     """Read a trained network, in evaluation mode on the CPU; raises what `read_network` does."""
     return read_network(path, kind, classes)[1].eval()
 
 
-def read_network(
-    path: Path, kind: str, classes: Sequence[str] | None = None
-) -> tuple[Architecture, nn.Module]:
+def read_network(path: Path, kind: Kind[N], classes: Sequence[str] | None = None) -> tuple[Architecture, N]:
     """Read a trained network with what is needed to build it anew.
 
     Args:
         path: a file of `save_network`.
-        kind: see `Architecture`.
+        kind: of network that it must hold.
         classes: those that it must know; None: any.
 
     Raises:
@@ -116,14 +129,17 @@ def read_network(
     try:
         described = check(_Described, content["architecture"], f"{path}: architecture").model_dump()
         architecture = Architecture(**{**described, "classes": tuple(described["classes"])})
-        network = architecture.build()
+        if architecture.kind != kind.name:
+            raise InputError(
+                f"{path}: architecture.kind: must be {kind.name!r}, got {architecture.kind!r}; "
+                "give the file of another stage"
+            )
+        network = kind.build(architecture)
         network.load_state_dict(content["weights"])
         if not all(weight.isfinite().all() for weight in network.state_dict().values()):
             raise ValueError("weights: must be finite numbers")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is no trained network of this project: {error}") from error
-    if architecture.kind != kind:
-        raise InputError(f"{path}: field kind: is {architecture.kind!r}, {kind!r} is needed")
     if classes is not None and architecture.classes != tuple(classes):
         raise InputError(
             f"{path}: field classes: trained for {', '.join(architecture.classes)}; "

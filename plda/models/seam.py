@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from plda.data.transforms import LEAST_SIDE, full_precision, resize
-from plda.models.backbones import Backbone
+from plda.models.backbones import Backbone, Network
 from plda.models.cam import EPSILON, CamOutput, stretch, tag_loss
 
 VIEW = 0.3  # scale of the second view
@@ -116,7 +116,7 @@ class View(NamedTuple):
     refined: Tensor
 
 
-class SeamNetwork(nn.Module):
+class SeamNetwork(Network):
     """Backbone, class head and the convolutions that g comes from."""
 
     def __init__(self, backbone: Backbone, classes: int) -> None:

@@ -6,7 +6,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from plda.data.images import VOID
-from plda.models.backbones import Backbone
+from plda.models.backbones import Backbone, Network
+from plda.models.saved import Kind
 from plda.shares import share
 
 
@@ -43,7 +44,7 @@ class LrasppHead(nn.Module):
         return scores
 
 
-class Segmenter(nn.Module):
+class Segmenter(Network):
     """Backbone and head; scores at the size of the image.
 
     Args:
@@ -74,6 +75,9 @@ class Segmenter(nn.Module):
         else:
             scores = self.head(features["stage4"])
         return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+SEGMENTER = Kind("segmenter", lambda backbone, a: Segmenter(backbone, a.head, len(a.classes)))
 
 
 def mask_loss(scores: Tensor, mask: Tensor) -> Tensor:

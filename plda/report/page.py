@@ -191,10 +191,9 @@ def _training_charts(
         drawn["parts"] = charts.curves("parts", "loss, logarithmic", cam, names, log=True)
     if "train_source" in cam:
         drawn["domains"] = charts.domain_curves(cam)
-    for name, title in (("gap", "proxy A-distance"), ("seeds", "mIoU in percent")):
-        if f"train_{name}" in cam:
-            columns = {f"train_{name}": "training images", f"val_{name}": "unseen images"}
-            drawn[f"inspected_{name}"] = charts.curves(f"inspected-{name}", title, cam, columns)
+    if "train_gap" in cam:
+        columns = {"train_gap": "training images", "val_gap": "unseen images"}
+        drawn["inspected_gap"] = charts.curves("inspected-gap", "proxy A-distance", cam, columns)
     adaptation = settings["adaptation"]
     if adaptation["enabled"] and adaptation["adversary"]:
         progress = (cam["step"] - 1) / (cam["step"].iloc[0] * settings["epochs"])

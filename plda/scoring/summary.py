@@ -59,7 +59,7 @@ def background_metrics(
 
 
 def last_inspection(history: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """What was seen after the last epoch, by split; of a training's curves, see `plda.scoring.domains`."""
+    """Return what `plda.training.inspection` saw after the last epoch, by split."""
     last = history.iloc[-1].dropna()
     seen: dict[str, dict[str, float]] = {}
     for column, value in last.items():

@@ -14,6 +14,7 @@ from plda.data.classes import class_ids, read_classes
 from plda.data.index import Entry, read_training_entries
 from plda.data.loading import load_image
 from plda.masks.cams import map_size, multi_scale, normalise_maps, write_cams
+from plda.models.baselines import CAM
 from plda.models.saved import load_network
 from plda.params import Compute, InferCams
 from plda.training.spread import spread
@@ -53,7 +54,7 @@ class _Maps:
         self, path: Path, names: Sequence[str], archive: Archive, settings: InferCams, device: torch.device
     ) -> None:
         """Load the network at `path` for the classes `names`."""
-        network = load_network(path, "cam", names).to(device)
+        network = load_network(path, CAM, names).to(device)
         self._network = network.to(memory_format=torch.channels_last)
         self._names, self._archive, self._settings, self._device = names, archive, settings, device
 

@@ -28,6 +28,7 @@ from plda.masks.refinement import (
     with_crf,
 )
 from plda.masks.seeds import pseudo_mask
+from plda.models.boundary import BOUNDARY
 from plda.models.saved import load_network
 from plda.params import Compute, MakeMasks
 from plda.training.spread import spread
@@ -106,7 +107,7 @@ class _Refinement:
         for name in settings.refinement:
             match name:
                 case "random_walk":
-                    network = load_network(boundary_network, "boundary", names).to(device)
+                    network = load_network(boundary_network, BOUNDARY, names).to(device)
                     self._steps[name] = walk_step(network, **settings.of(name))
                 case "crf":  # works on the images that come out of all others
                     pass

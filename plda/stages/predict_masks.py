@@ -18,6 +18,7 @@ from plda.masks.cams import multi_scale
 from plda.masks.crf import most_likely, require
 from plda.masks.folder import write_mask
 from plda.models.saved import load_network
+from plda.models.segmenters import SEGMENTER
 from plda.params import Compute, PredictMasks
 from plda.processes import in_processes
 from plda.training.spread import spread
@@ -67,7 +68,7 @@ class _Prediction:
         self, path: Path, names: Sequence[str], archive: Archive, settings: PredictMasks, device: torch.device
     ) -> None:
         """Load the network at `path` for the classes `names`."""
-        network = load_network(path, "segmenter", names).to(device)
+        network = load_network(path, SEGMENTER, names).to(device)
         self._network = network.to(memory_format=torch.channels_last)
         self._archive, self._settings, self._device = archive, settings, device
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -30,8 +29,8 @@ from plda.masks.refinement import (
     refined,
     with_crf,
 )
-from plda.models.baselines import Baseline
-from plda.models.boundary import BoundaryNetwork
+from plda.models.baselines import CAM
+from plda.models.boundary import BOUNDARY
 from plda.models.saved import read_network, save, save_network
 from plda.params import BoundarySeeds, Compute, TrainBoundary
 from plda.randomness import mixed
@@ -80,11 +79,11 @@ def train_boundary(
         return
     names = read_classes(classes)
     entries, archive = read_training_entries(index), Archive(images)
-    cam_architecture, cam = read_network(cam_network, "cam", names)
-    architecture = replace(cam_architecture, kind="boundary", batch_norm="frozen", head="")
+    cam_architecture, cam = read_network(cam_network, CAM, names)
+    architecture = replace(cam_architecture, kind=BOUNDARY.name, batch_norm="frozen", head="")
     torch.manual_seed(mixed(seed, 1))
-    network = cast(BoundaryNetwork, architecture.build())
-    network.backbone.load_state_dict(cast(Baseline, cam).backbone.state_dict())
+    network = BOUNDARY.build(architecture)
+    network.backbone.load_state_dict(cam.backbone.state_dict())
 
     _write_seeds(
         boundary_seeds, entries, names, archive, Cams(cams), train_boundary.seeds, find_device(compute)

@@ -1,7 +1,6 @@
 """Stage train_cam."""
 
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 from torch import nn
@@ -12,12 +11,12 @@ from plda.data.classes import read_classes
 from plda.data.datasets import TaggedCrops
 from plda.data.index import read_index, read_training_entries
 from plda.files import write_json
-from plda.models.baselines import Baseline, TagLearner
+from plda.models.baselines import CAM, TagLearner
 from plda.models.saved import Architecture, load, save_network
 from plda.params import Compute, TrainCam
-from plda.scoring.domains import Inspection
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.compute import describe
+from plda.training.inspection import Inspection
 from plda.training.loop import Weights, train, write_history
 
 
@@ -53,14 +52,14 @@ def train_cam(
     names = read_classes(classes)
     backbone = load(cam_backbone)
     architecture = Architecture(
-        kind="cam",
+        kind=CAM.name,
         backbone=backbone["name"],
         output_stride=train_cam.output_stride,
         batch_norm=train_cam.batch_norm,
         head=train_cam.baseline,
         classes=names,
     )
-    network = cast(Baseline, architecture.start(backbone["weights"], seed))
+    network = CAM.start(architecture, backbone["weights"], seed)
     archive = Archive(images)
     data = TaggedCrops(read_training_entries(index), archive, names, train_cam, seed)
     inspection = Inspection(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from plda.errors import InputError
 from plda.files import write_json
 from plda.masks.folder import load_mask
 from plda.models.saved import Architecture, load, save_network
-from plda.models.segmenters import MaskLearner, Segmenter
+from plda.models.segmenters import SEGMENTER, MaskLearner
 from plda.params import Compute, TrainSegmenter
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.compute import describe
@@ -65,7 +64,7 @@ def train_segmenter(
         masks = partial(_true_mask, archive)
     backbone = load(segmenter_backbone)
     architecture = Architecture(
-        kind="segmenter",
+        kind=SEGMENTER.name,
         backbone=backbone["name"],
         output_stride=train_segmenter.output_stride,
         batch_norm=train_segmenter.batch_norm,
@@ -73,7 +72,7 @@ def train_segmenter(
         classes=names,
         long_side=round(train_segmenter.crop * sum(train_segmenter.scale) / 2),
     )
-    network = architecture.start(backbone["weights"], seed)
+    network = SEGMENTER.start(architecture, backbone["weights"], seed)
     data = MaskedCrops(entries, archive, masks, train_segmenter, seed)
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
@@ -86,7 +85,7 @@ def train_segmenter(
         [index, images, classes, pseudo_masks, segmenter_backbone],
     )
     train(
-        MaskLearner(cast(Segmenter, network)),
+        MaskLearner(network),
         data,
         settings=train_segmenter,
         seed=seed,

@@ -17,6 +17,7 @@ from plda.data.transforms import DEVIATION, MEAN, normalise
 from plda.errors import InputError
 from plda.files import replacing
 from plda.models.saved import Architecture, read_network, save_network
+from plda.models.segmenters import SEGMENTER
 
 LICENCE = (
     "Not stated. Rights in the photos that it learnt from and in the weights that its training began with "
@@ -53,7 +54,7 @@ def export(*, network: Path, out: Path, licence: str) -> None:
     OUT ending in .pt: for `python -m plda predict` and TrainedNetwork, like the network that went in, with
     the same said under "about".
     """
-    architecture, module = read_network(network, "segmenter")
+    architecture, module = read_network(network, SEGMENTER)
     about = describe(architecture, licence)
     match out.suffix.lower():
         case ".onnx":

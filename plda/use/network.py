@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 from plda.masks.cams import multi_scale
 from plda.masks.windows import enlarged, in_windows
 from plda.models.saved import read_network
+from plda.models.segmenters import SEGMENTER
 from plda.training.compute import named_device
 
 LongSide = int | Literal["trained", "full"]
@@ -85,7 +86,7 @@ class TrainedNetwork:
         flip: bool = False,
         window: int = WINDOW,
     ) -> None:
-        architecture, network = read_network(Path(path), "segmenter")
+        architecture, network = read_network(Path(path), SEGMENTER)
         self.classes = architecture.classes
         self.device = named_device(device, "device")
         self._network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

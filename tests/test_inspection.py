@@ -1,4 +1,4 @@
-"""What is seen of a network after every epoch: source and target pixels, their features, its seeds."""
+"""What is seen of a network after every epoch: source and target pixels, and their features."""
 
 import json
 import math
@@ -20,8 +20,8 @@ from plda.data.loading import load_image, load_true_mask
 from plda.data.transforms import normalise
 from plda.models.backbones import build_backbone
 from plda.models.cam import CamNetwork
-from plda.scoring.domains import DomainCounts, Inspection, domain_features, evenly, proxy_a_distance
 from plda.scoring.summary import last_inspection
+from plda.training.inspection import DomainCounts, Inspection, domain_features, evenly, proxy_a_distance
 
 
 def test_precision_and_recall_of_domains_by_hand() -> None:
@@ -117,8 +117,7 @@ def test_an_inspection_is_what_its_parts_say(drawn: Path) -> None:
     assert {f"train_{name}": value for name, value in expected.items()}.items() <= seen.items()
     assert 0 < seen["train_source"] < 100
     assert {name.partition("_")[0] for name in seen} == {"train", "val"}
-    for name in ("seeds", "telling", "body", "tags"):
-        assert 0 < seen[f"val_{name}"] < 100
+    assert 0 < seen["val_tags"] < 100
     assert Inspection(entries, archive, classes, count=0, side=64, threshold=0.6)(network) == {}
 
 
@@ -168,4 +167,4 @@ def test_the_last_inspection_is_among_the_metrics(drawn: Path, tmp_path: Path) -
     history = pd.read_csv(made["cam_history"])
     assert metrics["inspected"] == last_inspection(history)
     assert metrics["inspected"]["val"]["source"] == history["val_source"].iloc[-1] > 0
-    assert metrics["inspected"]["train"]["seeds"] > 0
+    assert metrics["inspected"]["train"]["tags"] > 0

@@ -1,4 +1,6 @@
-"""What a CAM network takes for source and target, seen on the same few images again and again.
+"""What a CAM network takes for source and target, seen on the same few images after every epoch.
+
+Nothing of `plda.scoring` is used: a change of a score must not train the network again.
 
 PLDA rests on a claim about the data: that source pixels (METHOD: PLDA, step 1) are the telling part of an
 object and target pixels the rest of it, and that the network's features differ between the two. Both can be
@@ -26,11 +28,7 @@ from plda.data.images import VOID
 from plda.data.index import Entry
 from plda.data.loading import load_image, load_true_mask
 from plda.data.transforms import normalise, resize
-from plda.masks.cams import normalise_maps
-from plda.masks.seeds import strengths
 from plda.models.cam import CamOutput, tag_loss
-from plda.scoring.confusion import percent
-from plda.scoring.masks import score_set, seed_masks
 
 DOMAINS = {"source": SOURCE, "target": TARGET}
 RIDGE = 1e-3
@@ -68,10 +66,9 @@ class Inspection:
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """What is seen now, its names beginning with the split.
 
-        `tags`: loss on the image tags. `seeds`: mIoU of one-scale seeds at Otsu's background score; `telling`
-        and `body`: their recall on these parts. `source`, `target`: share of pixels; with `_precision`: how
-        many of them lie on their class, `_recall`: how much of the classes they cover. `gap`: d_A. All but
-        `tags` and `gap` in percent; what cannot be known (no true masks, no parts) is left out.
+        `tags`: loss on the image tags. `source`, `target`: share of pixels; with `_precision`: how many of
+        them lie on their class, `_recall`: how much of the classes they cover. `gap`: d_A. All but `tags` and
+        `gap` in percent; what cannot be known (no true masks) is left out.
         """
         return {
             f"{split}_{name}": value
@@ -83,7 +80,7 @@ class Inspection:
     @torch.no_grad()
     def _look(self, network: nn.Module, entries: Sequence[Entry]) -> dict[str, float]:
         device = next(network.parameters()).device
-        losses, maps, counts, features = [], {}, DomainCounts(), []
+        losses, counts, features = [], DomainCounts(), []
         for entry in entries:
             image = self._image(entry).to(device)
             tags = tag_vector(entry.tags, self._classes).to(device)[None]
@@ -92,25 +89,11 @@ class Inspection:
             second: CamOutput = network(erase(image, source))
             target = confident(second.maps, tags, self._threshold)
             labels = domain_labels(source, target)
-            present = tags[0] > 0
             losses.append(float(tag_loss(output, tags)))
-            maps[entry.key] = normalise_maps(output.maps[0, present]).cpu()
             features.append(domain_features(output.features["stage4"], labels))
             truth = load_true_mask(self._archive, entry.mask) if entry.mask else None
-            counts.add(labels[0, present].cpu(), class_ids(entry.tags, self._classes), truth)
-        seen = {"tags": sum(losses) / len(losses), **counts.scores(), "gap": proxy_a_distance(features)}
-        return seen | self._seeds(entries, maps)
-
-    def _seeds(self, entries: Sequence[Entry], maps: dict[str, Tensor]) -> dict[str, float]:
-        background = strengths(maps.values()).otsu()
-
-        def maps_of(entry: Entry) -> Tensor:
-            return maps[entry.key]
-
-        masks = seed_masks(maps_of, self._classes, background)
-        scored = score_set(entries, self._archive, masks, len(self._classes))
-        seen = {"seeds": scored.everywhere.scores().mean()["miou"]} if scored.everywhere.pixels else {}
-        return seen | {name: percent(share) for name, share in (scored.parts or {}).items()}
+            counts.add(labels[0, tags[0] > 0].cpu(), class_ids(entry.tags, self._classes), truth)
+        return {"tags": sum(losses) / len(losses), **counts.scores(), "gap": proxy_a_distance(features)}
 
     def _image(self, entry: Entry) -> Tensor:
         factor = self._side / max(entry.width, entry.height)
@@ -152,10 +135,10 @@ class DomainCounts:
         """In percent: the share of pixels of each domain; its precision and recall where these are known."""
         seen = {}
         for name in DOMAINS:
-            seen[name] = percent(self._share[name] / max(self._pixels, 1))
+            seen[name] = _percent(self._share[name] / max(self._pixels, 1))
             if self._true:
-                seen[f"{name}_precision"] = percent(self._hits[name] / max(self._given[name], 1))
-                seen[f"{name}_recall"] = percent(self._hits[name] / self._true)
+                seen[f"{name}_precision"] = _percent(self._hits[name] / max(self._given[name], 1))
+                seen[f"{name}_recall"] = _percent(self._hits[name] / self._true)
         return seen
 
 
@@ -198,6 +181,10 @@ def proxy_a_distance(images: Sequence[tuple[Tensor, Tensor]]) -> float:
     wrong = ((unseen - centre) / spread @ direction).sign() != true_sides
     error = sum(float(wrong[true_sides == side].double().mean()) for side in (1, -1)) / 2
     return round(2 * (1 - 2 * error), 4)
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def evenly(entries: Sequence[Entry], count: int) -> list[Entry]:
