@@ -36,6 +36,9 @@ class Section(BaseModel):
 Checked = TypeVar("Checked", bound=Section)
 
 
+Precision = Literal["auto", "32", "bf16", "16"]
+
+
 class Compute(Section):
     """Where a job runs. No stage depends on it, so a change reruns nothing.
 
@@ -44,7 +47,7 @@ class Compute(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: Annotated[int, Field(ge=1, le=1024)]
-    precision: Literal["auto", "32", "bf16", "16"]
+    precision: Precision
     workers: Annotated[int, Field(ge=0, le=256)]
 
     @model_validator(mode="after")

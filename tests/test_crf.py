@@ -23,9 +23,9 @@ from plda.data.classes import read_classes
 from plda.data.index import read_index
 from plda.data.loading import load_image
 from plda.errors import InputError
-from plda.masks.cams import multi_scale
 from plda.masks.crf import crf, most_likely, require
 from plda.masks.folder import load_mask
+from plda.models.inference import Inference, multi_scale
 from plda.models.saved import Architecture, load_network, save_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import read_params
@@ -336,16 +336,23 @@ def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> Non
     made = {}
     for enabled in (False, True):
         made[enabled] = tmp_path / f"masks-{enabled}"
-        params = write_params(tmp_path / "params.yaml", predict_masks__crf__enabled=enabled)
+        params = write_params(
+            tmp_path / "params.yaml", predict_masks__crf__enabled=enabled, compute__precision="32"
+        )
         assert run_stage("predict_masks", params, **data, segmenter=network, predictions=made[enabled]) == 0
     settings = read_params(params).predict_masks
-    segmenter = load_network(network, SEGMENTER, read_classes(data["classes"]))
+    loaded = load_network(network, SEGMENTER, read_classes(data["classes"]))
+    segmenter = Inference(loaded, torch.device("cpu"), torch.float32)
     entries, changed = read_index(data["index"], "val"), 0
     for entry in entries:
         image = load_image(Archive(data["images"]), entry)
         probabilities = multi_scale(
-            lambda x: segmenter(x).softmax(dim=1), image, image.shape[1:], scales=settings.scales, flip=True
-        ).numpy()
+            lambda x: segmenter(x).softmax(dim=1),
+            image[None],
+            image.shape[1:],
+            scales=settings.scales,
+            flip=True,
+        )[0].numpy()
         plain, refined = (load_mask(made[enabled], entry) for enabled in (False, True))
         assert np.array_equal(plain, probabilities.argmax(axis=0))
         values = settings.crf.model_dump(exclude={"enabled"})

@@ -23,6 +23,7 @@ from test_training import DATA, trainer
 from torch import distributed, nn
 
 from plda.adaptation.learner import PldaLearner, Switches
+from plda.compute.spread import spread
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops, TaggedCrops
@@ -37,7 +38,6 @@ from plda.models.segmenters import MaskLearner
 from plda.params import Params, check
 from plda.training.checkpoints import Checkpoint
 from plda.training.loop import _run
-from plda.training.spread import spread
 from plda.training.team import team
 
 STEPS = 20
@@ -321,7 +321,7 @@ def test_images_shared_by_two_processes_give_the_same_files(drawn: Path, tmp_pat
 
 def test_a_worker_that_is_killed_is_no_bug() -> None:
     compute = check(Params, small_params(compute__devices=2), "test").compute
-    with pytest.raises(Unfinished, match="worker process was killed"), spread(Killed, compute) as run:
+    with pytest.raises(Unfinished, match="worker process was killed"), spread(Killed, compute, 3) as run:
         list(run([1, 2, 3]))
 
 
@@ -329,6 +329,9 @@ class Killed:
     """Dies of its first item."""
 
     def __init__(self, device: torch.device) -> None: ...
+    def load(self, item: int) -> int:
+        return item
+
     def __call__(self, item: int) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
         return item

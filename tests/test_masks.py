@@ -11,9 +11,10 @@ from plda.data.archive import Archive, pack
 from plda.data.images import VOID, encode_mask
 from plda.data.index import Entry
 from plda.errors import InputError
-from plda.masks.cams import Cams, map_size, multi_scale, normalise_maps, write_cams
+from plda.masks.cams import Cams, map_size, normalise_maps, write_cams
 from plda.masks.refinement import Refined, background_scores_of
 from plda.masks.seeds import Strengths, pseudo_mask, seeds, strengths
+from plda.models.inference import multi_scale
 from plda.scoring.confusion import Confusion
 from plda.scoring.masks import score_seeds, score_set
 
@@ -82,7 +83,7 @@ def test_pamr_moves_a_map_to_the_edge_of_a_colour() -> None:
 
 def test_multi_scale_averages_sizes_and_mirror_images() -> None:
     """A network that returns its input: the average must be the image itself, wherever it is smooth."""
-    ramp = torch.arange(64).float().mul(2).byte().expand(3, 48, 64)
+    ramp = torch.arange(64).float().mul(2).byte().expand(1, 3, 48, 64)
     seen = []
 
     def network(x: torch.Tensor) -> torch.Tensor:
@@ -91,7 +92,7 @@ def test_multi_scale_averages_sizes_and_mirror_images() -> None:
 
     maps = multi_scale(network, ramp, (12, 16), scales=[0.75, 1.0, 2.0], flip=True)
     assert seen == [(2, 3, 36, 48), (2, 3, 48, 64), (2, 3, 96, 128)]
-    assert maps.shape == (3, 12, 16)
+    assert maps.shape == (1, 3, 12, 16)
     assert (maps[..., 1:] > maps[..., :-1]).all()  # still rising to the right: flipped back before averaging
     once = multi_scale(network, ramp, (12, 16), scales=[1.0], flip=False)
     assert (maps - once).abs().max() < 0.05

@@ -144,7 +144,7 @@ def test_photos_are_seen_at_the_size_of_the_training(tmp_path: Path, monkeypatch
 
     def note(_network, _image, size, **_):
         sizes.append(tuple(size))
-        return torch.ones(3, *size)
+        return torch.ones(1, 3, *size)
 
     monkeypatch.setattr(trained, "multi_scale", note)
     for noted, asked in ((64, "trained"), (None, "trained"), (64, "full"), (64, 40)):

@@ -15,12 +15,12 @@ from conftest import run_stage, small_params, write_params
 
 from plda.data.archive import Archive
 from plda.data.images import VOID, enlarge_mask, read_mask
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry, by_size, read_index
 from plda.masks.affinity import Offset, affinities, affinities_of, offsets, path
 from plda.masks.boundary import EPSILON, BoundaryLearner, confident_masks, pair_losses
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask, mask_name
-from plda.masks.refinement import COLOURS, Refined, by_size, colour_step
+from plda.masks.refinement import COLOURS, Refined, colour_step
 from plda.masks.steps import STEPS
 from plda.masks.walk import NEGLIGIBLE, chebyshev, random_walk
 from plda.models.backbones import build_backbone
@@ -263,7 +263,7 @@ def test_images_are_taken_together_by_size_and_number_of_tags() -> None:
         entry("e", tags=("dog",)),
     ]
     entries += [entry(str(i)) for i in range(9)]
-    groups = list(by_size(entries))
+    groups = list(by_size(entries, 8, tags=True))
     assert sorted(e for group in groups for e in group) == sorted(entries)
     assert [len(group) for group in groups] == [2, 8, 3, 1]
     for group in groups:

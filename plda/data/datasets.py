@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from plda.data.archive import Archive
+from plda.data.augment import augment
 from plda.data.index import Entry
 from plda.data.loading import load_image
-from plda.data.transforms import augment
 from plda.params import Schedule
 from plda.randomness import mixed
 

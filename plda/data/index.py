@@ -5,7 +5,8 @@ unknown), mask, parts (both empty where there is none), width, height. image, ma
 entries in the data archive beside it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -51,6 +52,18 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
     """Write the table, atomically."""
     frame = pd.DataFrame([e._replace(tags=";".join(e.tags)) for e in entries])  # type: ignore[arg-type]
     write_text(path, frame.to_csv(index=False))
+
+
+def by_size(entries: Iterable[Entry], together: int, *, tags: bool = False) -> Iterator[list[Entry]]:
+    """Give the entries in groups of one size (and number of tags), of at most `together` entries each."""
+
+    def size(entry: Entry) -> tuple[int, int, int]:
+        return entry.height, entry.width, len(entry.tags) if tags else 0
+
+    for _, same in groupby(sorted(entries, key=size), key=size):
+        group = list(same)
+        for i in range(0, len(group), together):
+            yield group[i : i + together]
 
 
 def read_training_entries(path: Path) -> list[Entry]:

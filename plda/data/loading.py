@@ -1,5 +1,7 @@
 """Images and true masks of an index, read from its archive."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,11 @@ def load_image(archive: Archive, entry: Entry) -> Tensor:
     """(3, H, W) uint8 RGB."""
     pixels = np.array(read_image(archive.read(entry.image)))
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def load_images(archive: Archive, entries: Sequence[Entry]) -> Tensor:
+    """(B, 3, H, W) uint8 RGB, of entries of one size."""
+    return torch.stack([load_image(archive, entry) for entry in entries])
 
 
 def load_true_mask(archive: Archive, name: str) -> np.ndarray:

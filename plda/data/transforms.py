@@ -1,13 +1,10 @@
-"""From an image to what a network is given, and the random changes that training makes to it."""
+"""From an image to what a network is given."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as TF
-
-from plda.data.images import VOID
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, in RGB: what torchvision's weights were trained with
 DEVIATION = (0.229, 0.224, 0.225)
@@ -16,13 +13,13 @@ LEAST_SIDE = 32  # pixels, of what a network sees: below that some backbones lea
 
 def normalise(image: Tensor) -> Tensor:
     """(..., 3, H, W) uint8 RGB to float32 of about zero mean and unit deviation."""
-    normalised: Tensor = TF.normalize(image.float() / 255, list(MEAN), list(DEVIATION))
-    return normalised
+    mean, deviation = _columns(image)
+    return (image.float() / 255).sub_(mean).div_(deviation)
 
 
 def denormalise(image: Tensor) -> Tensor:
     """(..., 3, H, W) normalised RGB to [0, 1]; the mean colour beyond the photo, where the value is 0."""
-    mean, deviation = (image.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+    mean, deviation = _columns(image)
     return (image * deviation + mean).clamp(0, 1)
 
 
@@ -36,59 +33,7 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def augment(
-    image: Tensor,
-    mask: Tensor | None,
-    *,
-    crop: int,
-    scale: tuple[float, float],
-    jitter: float,
-    random: torch.Generator,
-) -> tuple[Tensor, Tensor | None]:
-    """A random size, crop, mirroring and light, the same for an image and its mask.
-
-    Args:
-        image: (3, H, W) uint8 RGB.
-        mask: (H, W) uint8 class ids, or None.
-        crop: side of the square that comes out.
-        scale: the image is resized so that its long side is `crop` times a factor from this range.
-        jitter: brightness, contrast and saturation change by a factor from 1 - jitter to 1 + jitter.
-        random: where every random number comes from.
-
-    Returns:
-        (3, crop, crop) float32 normalised, zero beyond the image; (crop, crop) uint8 with VOID there.
-    """
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=random))
-
-    height, width = image.shape[-2:]
-    factor = crop * uniform(*scale) / max(height, width)
-    size = [max(1, round(height * factor)), max(1, round(width * factor))]
-    image = TF.resize(image, size, antialias=True)
-    for change in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
-        image = change(image, uniform(1 - jitter, 1 + jitter))
-    # the window's corner: anywhere inside a larger image, anywhere around a smaller one
-    top, left = (round(uniform(0, side - crop)) for side in size)
-    mirrored = uniform(0, 1) < 0.5
-    image = _window(normalise(image), top, left, crop, fill=0.0)
-    if mask is not None:
-        mask = TF.resize(mask[None], size, interpolation=TF.InterpolationMode.NEAREST_EXACT)
-        mask = _window(mask, top, left, crop, fill=VOID)[0]
-    if mirrored:
-        image, mask = image.flip(-1), None if mask is None else mask.flip(-1)
-    return image, mask
-
-
-def _window(image: Tensor, top: int, left: int, side: int, fill: float) -> Tensor:
-    """The square at (top, left), either of which may be negative; `fill` beyond the image."""
-    out = image.new_full((*image.shape[:-2], side, side), fill)
-    height, width = image.shape[-2:]
-    rows = slice(max(top, 0), min(top + side, height))
-    columns = slice(max(left, 0), min(left + side, width))
-    out[
-        ...,
-        rows.start - top : rows.stop - top,
-        columns.start - left : columns.stop - left,
-    ] = image[..., rows, columns]
-    return out
+def _columns(image: Tensor) -> tuple[Tensor, Tensor]:
+    """MEAN and DEVIATION, (3, 1, 1) each, on the image's device."""
+    mean, deviation = (torch.tensor(v, device=image.device)[:, None, None] for v in (MEAN, DEVIATION))
+    return mean, deviation

@@ -1,7 +1,7 @@
-"""Multi-scale class activation maps, and the one archive that holds them (METHOD: From maps to masks)."""
+"""Class activation maps, and the one archive that holds them (METHOD: From maps to masks)."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,49 +9,12 @@ import torch
 from torch import Tensor
 
 from plda.data.archive import Archive, pack
-from plda.data.transforms import LEAST_SIDE, normalise, resize
 
 STRIDE = 4  # of stored maps: a quarter of the image's side
 
 
-@torch.no_grad()
-def multi_scale(
-    network: Callable[[Tensor], Tensor],
-    image: Tensor,
-    size: Sequence[int],
-    *,
-    scales: Sequence[float],
-    flip: bool,
-) -> Tensor:
-    """Average what a network says of an image at several sizes, mirrored too.
-
-    Args:
-        network: (B, 3, H, W) normalised RGB to maps (B, C, h, w).
-        image: (3, H, W) uint8 RGB.
-        size: (h, w) of what comes out.
-        scales: factors of the image's size.
-        flip: whether the mirrored image is averaged in.
-
-    Returns:
-        (C, h, w), the mean over scales and mirror images of the maps resized to `size`.
-    """
-    batch = normalise(image).unsqueeze(0)
-    height, width = image.shape[-2:]
-    total: Tensor | None = None
-    for scale in scales:
-        x = resize(batch, (max(LEAST_SIDE, round(height * scale)), max(LEAST_SIDE, round(width * scale))))
-        if flip:
-            x = torch.cat([x, x.flip(-1)])
-        maps = resize(network(x.contiguous(memory_format=torch.channels_last)).float(), size)
-        if flip:
-            maps = (maps[:1] + maps[1:].flip(-1)) / 2
-        total = maps if total is None else total + maps
-    assert total is not None
-    return total[0] / len(scales)
-
-
 def normalise_maps(maps: Tensor) -> Tensor:
-    """Divide each map by (its maximum + 1e-5): (K, h, w), at least 0, to [0, 1)."""
+    """Divide each map by (its maximum + 1e-5): (..., h, w), at least 0, to [0, 1)."""
     return maps / (maps.amax(dim=(-2, -1), keepdim=True) + 1e-5)
 
 

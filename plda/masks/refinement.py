@@ -9,23 +9,23 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plda.adaptation.pamr import pamr
 from plda.data.archive import Archive
-from plda.data.index import Entry
-from plda.data.loading import load_image
+from plda.data.index import Entry, by_size
+from plda.data.loading import load_images
 from plda.data.transforms import resize
 from plda.errors import InputError
-from plda.masks.cams import Cams, multi_scale, normalise_maps
+from plda.masks.cams import Cams, normalise_maps
 from plda.masks.crf import crf
 from plda.masks.seeds import Strengths, full_size
 from plda.masks.walk import random_walk
+from plda.models.inference import Inference, multi_scale
 from plda.processes import in_processes
 
 SAMPLE = 500  # images on which an automatic background score is chosen: enough for a stable histogram
@@ -70,7 +70,7 @@ def colour_step(name: str, settings: Mapping[str, Any]) -> Step:
     return step
 
 
-def walk_step(network: nn.Module, *, radius: float, beta: float, steps: int) -> Step:
+def walk_step(network: Inference, *, radius: float, beta: float, steps: int) -> Step:
     """The random walk within the boundaries that `network` sees, see `plda.masks.walk`."""
 
     def step(images: Tensor, maps: Tensor) -> Tensor:
@@ -80,39 +80,49 @@ def walk_step(network: nn.Module, *, radius: float, beta: float, steps: int) -> 
     return step
 
 
-def boundaries(network: nn.Module, image: Tensor, size: Sequence[int]) -> Tensor:
+def boundaries(network: Inference, image: Tensor, size: Sequence[int]) -> Tensor:
     """What a boundary network sees in a (3, H, W) uint8 image and its mirror image: (1, *size) in [0, 1]."""
-    return multi_scale(network, image, size, scales=[1.0], flip=True).sigmoid()
+    return multi_scale(network, image[None], size, scales=[1.0], flip=True)[0].sigmoid()
+
+
+class Group(NamedTuple):
+    """Some images of one size and number of tags.
+
+    Attributes:
+        entries: the images.
+        images: (B, 3, H, W) uint8 RGB.
+        maps: (B, K, h, w) in [0, 1], one for each tag.
+    """
+
+    entries: Sequence[Entry]
+    images: Tensor
+    maps: Tensor
+
+
+def groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The entries as they are refined together."""
+    return by_size(entries, TOGETHER, tags=True)
+
+
+def load_group(entries: Sequence[Entry], archive: Archive, cams: Cams) -> Group:
+    """Read the images and maps of one of `groups`."""
+    return Group(
+        entries, load_images(archive, entries), torch.stack([cams.read(entry.key) for entry in entries])
+    )
 
 
 @torch.no_grad()
-def refined(
-    together: Sequence[Entry], archive: Archive, cams: Cams, steps: Mapping[str, Step], device: torch.device
-) -> list[Refined]:
-    """The maps of some images of one size and number of tags after each of `steps`, see `by_size`."""
-    images = [load_image(archive, entry) for entry in together]
-    raw = [cams.read(entry.key) for entry in together]
-    batch, maps = torch.stack(images).to(device), torch.stack(raw).to(device)
+def refined(group: Group, steps: Mapping[str, Step], device: torch.device) -> list[Refined]:
+    """The maps of a group after each of `steps`."""
+    images, maps = group.images.to(device), group.maps.to(device)
     after = {}
     for name, step in steps.items():
-        maps = step(batch, maps)
+        maps = step(images, maps)
         after[name] = maps.cpu()
     return [
-        Refined(entry, images[i], raw[i], {name: maps[i] for name, maps in after.items()})
-        for i, entry in enumerate(together)
+        Refined(entry, group.images[i], group.maps[i], {name: maps[i] for name, maps in after.items()})
+        for i, entry in enumerate(group.entries)
     ]
-
-
-def by_size(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """The entries in groups of one size and number of tags."""
-
-    def size(entry: Entry) -> tuple[int, int, int]:
-        return entry.height, entry.width, len(entry.tags)
-
-    for _, same in groupby(sorted(entries, key=size), key=size):
-        group = list(same)
-        for i in range(0, len(group), TOGETHER):
-            yield group[i : i + TOGETHER]
 
 
 def with_crf(

@@ -10,12 +10,11 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from plda.models.lean import keep_less
 from plda.models.resnet38d import ResNet38d
+from plda.vision import BasicBlock, ResNet, torchvision
 
 PROBE = 64  # pixels, side of an image that a network is tried on
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # at stride 4, 8, 16, 32 before dilation

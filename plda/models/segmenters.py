@@ -2,13 +2,12 @@
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
-from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from plda.data.images import VOID
 from plda.models.backbones import Backbone, Network
 from plda.models.saved import Kind
 from plda.shares import share
+from plda.vision import DeepLabHead, LRASPPHead
 
 
 class DeepLabV2Head(nn.Module):
@@ -74,7 +73,8 @@ class Segmenter(Network):
             scores = self.head(features["stage2"], features["stage4"])
         else:
             scores = self.head(features["stage4"])
-        return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)
+        # in mixed precision, too, probabilities come from numbers with all their digits
+        return F.interpolate(scores.float(), image.shape[-2:], mode="bilinear", align_corners=False)
 
 
 SEGMENTER = Kind("segmenter", lambda backbone, a: Segmenter(backbone, a.head, len(a.classes)))

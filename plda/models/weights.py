@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
 
 from plda.data.download import Unavailable, fetch
@@ -19,6 +18,7 @@ from plda.models.resnet38d import RELEASE, from_release
 from plda.models.saved import load
 from plda.params import Weights
 from plda.randomness import mixed
+from plda.vision import torchvision
 
 LARGEST = 500_000_000  # bytes; more than any weight file on offer
 UNRELEASED = {

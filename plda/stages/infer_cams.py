@@ -3,21 +3,24 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from plda.compute.device import find_device, inference_dtype, together_on
+from plda.compute.spread import spread
 from plda.data.archive import Archive
 from plda.data.classes import class_ids, read_classes
-from plda.data.index import Entry, read_training_entries
-from plda.data.loading import load_image
-from plda.masks.cams import map_size, multi_scale, normalise_maps, write_cams
+from plda.data.index import Entry, by_size, read_training_entries
+from plda.data.loading import load_images
+from plda.masks.cams import map_size, normalise_maps, write_cams
 from plda.models.baselines import CAM
+from plda.models.inference import Inference, multi_scale
 from plda.models.saved import load_network
-from plda.params import Compute, InferCams
-from plda.training.spread import spread
+from plda.params import Compute, InferCams, Precision
 
 
 def infer_cams(
@@ -42,33 +45,49 @@ def infer_cams(
         compute: where it runs.
     """
     names, entries = read_classes(classes), read_training_entries(index)
-    with spread(partial(_Maps, cam_network, names, Archive(images), infer_cams), compute) as maps_of:
-        done = tqdm(maps_of(entries), total=len(entries), unit="image", disable=not sys.stderr.isatty())
-        write_cams(cams, done)
+    tagged = [entry for entry in entries if entry.tags]
+    make = partial(_Maps, cam_network, names, Archive(images), infer_cams, compute.precision)
+    with spread(make, compute, len(tagged)) as maps_of:
+        together = maps_of(by_size(tagged, together_on(find_device(compute))))
+        empty = ((e.key, torch.zeros(1, *map_size(e.height, e.width))) for e in entries if not e.tags)
+        maps = chain(chain.from_iterable(together), empty)
+        write_cams(cams, tqdm(maps, total=len(entries), unit="image", disable=not sys.stderr.isatty()))
 
 
 class _Maps:
-    """Makes the maps of one image after another."""
+    """Makes the maps of some images of one size."""
 
     def __init__(
-        self, path: Path, names: Sequence[str], archive: Archive, settings: InferCams, device: torch.device
+        self,
+        path: Path,
+        names: Sequence[str],
+        archive: Archive,
+        settings: InferCams,
+        precision: Precision,
+        device: torch.device,
     ) -> None:
         """Load the network at `path` for the classes `names`."""
-        network = load_network(path, CAM, names).to(device)
-        self._network = network.to(memory_format=torch.channels_last)
+        dtype = inference_dtype(precision, device)
+        self._network = Inference(load_network(path, CAM, names), device, dtype)
         self._names, self._archive, self._settings, self._device = names, archive, settings, device
 
-    def __call__(self, entry: Entry) -> tuple[str, Tensor]:
-        """The image's key and its (K, h, w) maps in [0, 1); without tags one map, of zeros."""
-        size = map_size(entry.height, entry.width)
-        if not entry.tags:
-            return entry.key, torch.zeros(1, *size)
-        ids = [class_id - 1 for class_id in class_ids(entry.tags, self._names)]
-        averaged = multi_scale(
-            lambda x: self._network(x).maps[:, ids],
-            load_image(self._archive, entry).to(self._device),
-            size,
+    def load(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], Tensor]:
+        """Read the images."""
+        return entries, load_images(self._archive, entries)
+
+    def __call__(self, loaded: tuple[Sequence[Entry], Tensor]) -> list[tuple[str, Tensor]]:
+        """Each image's key and the (K, h, w) maps of its tags, in [0, 1)."""
+        entries, images = loaded
+        ids = [[class_id - 1 for class_id in class_ids(entry.tags, self._names)] for entry in entries]
+        needed = sorted(set(chain.from_iterable(ids)))
+        maps = multi_scale(
+            lambda x: self._network(x).maps[:, needed],
+            images.to(self._device),
+            map_size(entries[0].height, entries[0].width),
             scales=self._settings.scales,
             flip=self._settings.flip,
-        )
-        return entry.key, normalise_maps(averaged).cpu()
+        ).cpu()
+        return [
+            (entry.key, normalise_maps(maps[i, [needed.index(class_id) for class_id in own]]))
+            for i, (entry, own) in enumerate(zip(entries, ids, strict=True))
+        ]

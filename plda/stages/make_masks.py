@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from plda.compute.spread import spread
 from plda.data.archive import Archive, packing
 from plda.data.classes import class_ids, read_classes
 from plda.data.index import Entry, read_training_entries
@@ -18,20 +19,22 @@ from plda.masks.crf import require
 from plda.masks.folder import write_mask
 from plda.masks.refinement import (
     DECIDED,
+    Group,
     Refined,
     Step,
     background_scores_of,
-    by_size,
     colour_step,
+    groups,
+    load_group,
     refined,
     walk_step,
     with_crf,
 )
 from plda.masks.seeds import pseudo_mask
 from plda.models.boundary import BOUNDARY
+from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.params import Compute, MakeMasks
-from plda.training.spread import spread
 
 
 def make_masks(
@@ -66,10 +69,10 @@ def make_masks(
     if finish:
         require("make_masks.refinement")
     make = partial(_Refinement, boundary_network, names, Archive(images), Cams(cams), settings)
-    with spread(make, compute) as refine:
+    with spread(make, compute, len(entries)) as refine:
 
         def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
-            return joined.from_iterable(refine(by_size(entries)))
+            return joined.from_iterable(refine(groups(entries)))
 
         steps = [step for step in settings.refinement if step != "crf"]
         scores, chosen_by = background_scores_of(chain, entries, ["seeds", *steps], settings.background_score)
@@ -107,13 +110,18 @@ class _Refinement:
         for name in settings.refinement:
             match name:
                 case "random_walk":
-                    network = load_network(boundary_network, BOUNDARY, names).to(device)
-                    self._steps[name] = walk_step(network, **settings.of(name))
+                    network = load_network(boundary_network, BOUNDARY, names)
+                    see = Inference(network, device, torch.float32)
+                    self._steps[name] = walk_step(see, **settings.of(name))
                 case "crf":  # works on the images that come out of all others
                     pass
                 case _:
                     self._steps[name] = colour_step(name, settings.of(name))
 
-    def __call__(self, together: Sequence[Entry]) -> list[Refined]:
-        """See `plda.masks.refinement.refined`."""
-        return refined(together, self._archive, self._cams, self._steps, self._device)
+    def load(self, together: Sequence[Entry]) -> Group:
+        """Read the images and their maps."""
+        return load_group(together, self._archive, self._cams)
+
+    def __call__(self, group: Group) -> list[Refined]:
+        """Refine their maps."""
+        return refined(group, self._steps, self._device)

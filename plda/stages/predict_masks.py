@@ -3,25 +3,28 @@
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from plda.compute.device import find_device, inference_dtype, together_on
+from plda.compute.spread import spread
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
-from plda.data.index import Entry, read_index
-from plda.data.loading import load_image
+from plda.data.index import Entry, by_size, read_index
+from plda.data.loading import load_images
 from plda.files import replacing
-from plda.masks.cams import multi_scale
 from plda.masks.crf import most_likely, require
 from plda.masks.folder import write_mask
+from plda.models.inference import Inference, multi_scale
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
-from plda.params import Compute, PredictMasks
+from plda.params import Compute, Precision, PredictMasks
 from plda.processes import in_processes
-from plda.training.spread import spread
 
 
 def predict_masks(
@@ -48,40 +51,54 @@ def predict_masks(
     if predict_masks.crf.enabled:
         require("predict_masks.crf.enabled")
     names, entries = read_classes(classes), read_index(index, *predict_masks.splits)
-    make = partial(_Prediction, segmenter, names, Archive(images), predict_masks)
-    with spread(make, compute) as predicted, replacing(predictions) as folder:
+    make = partial(_Predictions, segmenter, names, Archive(images), predict_masks, compute.precision)
+    groups = list(by_size(entries, together_on(find_device(compute))))
+    with spread(make, compute, len(entries)) as predict, replacing(predictions) as folder:
+        predicted = chain.from_iterable(predict(groups))
         masks: Iterator[np.ndarray]
         if predict_masks.crf.enabled:
             refine = partial(most_likely, **predict_masks.crf.model_dump(exclude={"enabled"}))
-            masks = in_processes(refine, predicted(entries), torch.get_num_threads())
+            masks = in_processes(refine, predicted, torch.get_num_threads())
         else:
-            masks = (ids for _, ids in predicted(entries))
-        progress = tqdm(entries, unit="image", disable=not sys.stderr.isatty())
-        for entry, ids in zip(progress, masks, strict=True):
+            masks = (ids for _, ids in predicted)
+        shown = tqdm(masks, total=len(entries), unit="image", disable=not sys.stderr.isatty())
+        for entry, ids in zip(chain.from_iterable(groups), shown, strict=True):
             write_mask(folder, entry, ids)
 
 
-class _Prediction:
-    """Labels one image after another."""
+class _Predictions:
+    """Labels some images of one size."""
 
     def __init__(
-        self, path: Path, names: Sequence[str], archive: Archive, settings: PredictMasks, device: torch.device
+        self,
+        path: Path,
+        names: Sequence[str],
+        archive: Archive,
+        settings: PredictMasks,
+        precision: Precision,
+        device: torch.device,
     ) -> None:
         """Load the network at `path` for the classes `names`."""
-        network = load_network(path, SEGMENTER, names).to(device)
-        self._network = network.to(memory_format=torch.channels_last)
+        dtype = inference_dtype(precision, device)
+        self._network = Inference(load_network(path, SEGMENTER, names), device, dtype)
         self._archive, self._settings, self._device = archive, settings, device
 
-    def __call__(self, entry: Entry) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 RGB, and (H, W) uint8 class ids; for a CRF its probabilities, (C, H, W) float32."""
-        image = load_image(self._archive, entry)
+    def load(self, entries: Sequence[Entry]) -> Tensor:
+        """Read the images."""
+        return load_images(self._archive, entries)
+
+    def __call__(self, images: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each image, (H, W, 3) uint8 RGB, and its (H, W) uint8 class ids.
+
+        For a CRF, (C, H, W) float32 probabilities in their place.
+        """
         shares = multi_scale(
             lambda x: self._network(x).softmax(dim=1),
-            image.to(self._device),
-            (entry.height, entry.width),
+            images.to(self._device),
+            images.shape[-2:],
             scales=self._settings.scales,
             flip=self._settings.flip,
         )
         if not self._settings.crf.enabled:
-            shares = shares.argmax(dim=0).to(torch.uint8)
-        return image.permute(1, 2, 0).numpy(), shares.cpu().numpy()
+            shares = shares.argmax(dim=1).to(torch.uint8)
+        return list(zip(images.permute(0, 2, 3, 1).numpy(), shares.cpu().numpy(), strict=True))

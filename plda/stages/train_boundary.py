@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from plda.compute.device import find_device
 from plda.data.archive import Archive, pack, packing
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops
@@ -24,8 +25,9 @@ from plda.masks.refinement import (
     Refined,
     Step,
     background_scores_of,
-    by_size,
     colour_step,
+    groups,
+    load_group,
     refined,
     with_crf,
 )
@@ -35,7 +37,6 @@ from plda.models.saved import read_network, save, save_network
 from plda.params import BoundarySeeds, Compute, TrainBoundary
 from plda.randomness import mixed
 from plda.training.checkpoints import Checkpoint, fingerprint
-from plda.training.compute import find_device
 from plda.training.loop import Weights, train, write_history
 
 
@@ -122,8 +123,8 @@ def _write_seeds(
     steps: dict[str, Step] = {name: colour_step(name, settings.of(name)) for name in before}
 
     def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
-        for together in by_size(entries):
-            yield from refined(together, archive, cams, steps, device)
+        for together in groups(entries):
+            yield from refined(load_group(together, archive, cams), steps, device)
 
     decide = None
     if "crf" in settings.refinement:

@@ -1,4 +1,4 @@
-"""Where the work runs: device, processes, precision. What is computed stays the same, but for rounding."""
+"""Where a training runs: device, processes, precision. What is computed stays the same, but for rounding."""
 
 import platform
 import re
@@ -10,6 +10,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
+from plda.compute.device import find_device, threads_of_each
 from plda.errors import InputError
 from plda.params import Compute
 
@@ -53,11 +54,6 @@ def make_fabric(compute: Compute, rank: int) -> Fabric:
     return fabric
 
 
-def threads_of_each(compute: Compute) -> int:
-    """This process's threads, divided among as many processes as it is told to be."""
-    return max(1, torch.get_num_threads() // compute.devices)
-
-
 def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
     """Batch norm that is trained goes by the whole batch, not by a process's part of it; in place.
 
@@ -96,39 +92,6 @@ def describe(compute: Compute) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def find_device(compute: Compute) -> torch.device:
-    """The kind of device to use; "auto" takes a GPU where there is one.
-
-    Raises:
-        InputError: a device that this machine does not have, or more of them than it has.
-    """
-    device = named_device(compute.device, "params: compute.device")
-    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.devices)
-    if compute.devices > count:
-        raise InputError(
-            f"params: compute.devices: {compute.devices} are asked for, this machine has {count}"
-        )
-    return device
-
-
-def named_device(name: str, field: str) -> torch.device:
-    """The device `name`: "cuda", "mps", "cpu" or "auto", as `field` asks.
-
-    Raises:
-        InputError: this machine does not have it.
-    """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, there in present.items() if there))
-    if not present[name]:
-        raise InputError(f"{field}: this machine has no {name!r}")
-    return torch.device(name)
 
 
 def _precision(compute: Compute, device: torch.device) -> str:

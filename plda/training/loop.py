@@ -19,13 +19,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from plda.compute.device import find_device
 from plda.errors import InputError, Unfinished
 from plda.files import write_text
 from plda.params import Compute, Schedule
 from plda.randomness import mixed
 from plda.shares import any_process, processes, total
 from plda.training.checkpoints import Checkpoint
-from plda.training.compute import find_device, make_fabric, share_batch_norm
+from plda.training.compute import make_fabric, share_batch_norm
 from plda.training.order import Order
 from plda.training.progress import Progress
 from plda.training.stopping import leave_it_to_the_trainer, listening

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
-from plda.masks.cams import multi_scale
+from plda.compute.device import inference_dtype, named_device
+from plda.data.transforms import resize
 from plda.masks.windows import enlarged, in_windows
+from plda.models.inference import Inference, multi_scale
 from plda.models.saved import read_network
 from plda.models.segmenters import SEGMENTER
-from plda.training.compute import named_device
+from plda.params import Precision
 
 LongSide = int | Literal["trained", "full"]
 READING_GAP = 4  # a photo is read at this many times the size at which the network sees it, at least
@@ -66,6 +67,7 @@ class TrainedNetwork:
             from; "full", or where the file does not say: the photo's own.
         scales: factors of that; the probabilities are averaged.
         flip: whether the mirrored photo is averaged in.
+        precision: of its numbers: "auto" (the fast one of the device), "32", "bf16" or "16".
         window: the most pixels, along either side, that are looked at together; see `in_windows`.
 
     Attributes:
@@ -84,12 +86,13 @@ class TrainedNetwork:
         long_side: LongSide = "trained",
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        precision: Precision = "auto",
         window: int = WINDOW,
     ) -> None:
         architecture, network = read_network(Path(path), SEGMENTER)
         self.classes = architecture.classes
         self.device = named_device(device, "device")
-        self._network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = Inference(network, self.device, inference_dtype(precision, self.device))
         self._long_side = architecture.long_side if long_side == "trained" else long_side
         self._scales, self._flip, self._window = scales, flip, window
 
@@ -147,15 +150,14 @@ class TrainedNetwork:
             return image
         factor = self._long_side / max(height, width)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
-        fitted: Tensor = TF.resize(image, size, antialias=True)  # as in training
-        return fitted
+        return resize(image[None], size)[0]  # as in training
 
     def _look(self, part: Tensor) -> Tensor:
         """Probabilities (C, h, w) of (3, h, w) uint8 RGB."""
         return multi_scale(
             lambda x: self._network(x).softmax(dim=1),
-            part.to(self.device),
+            part[None].to(self.device),
             part.shape[1:],
             scales=self._scales,
             flip=self._flip,
-        )
+        )[0]
