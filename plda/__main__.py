@@ -46,7 +46,7 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # glibc keeps freed blocks up to 32 MB: having them zeroed again, page by page, costs up to a sixth of a
     # training step. It caches no small blocks: cached ones keep the free blocks around them apart, and memory
-    # then grows with each photo of another size (benchmarks/memory.py)
+    # then grows with each photo of another size (benchmarks/stages.py)
     "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
     ":glibc.malloc.tcache_count=0",
     # oneDNN keeps its code for so many operations on so many sizes, not for 1,024: a training step has about
