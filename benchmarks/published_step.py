@@ -39,7 +39,7 @@ from plda.models.baselines import TagLearner
 from plda.models.seam import SeamNetwork
 
 CLASSES, STEPS, TOLERANCE, PROGRESS = 20, 3, 1e-4, 0.5
-TINY = 16  # channels after conv1a; with 8, channels last, the backward pass of oneDNN 3.x crashes
+TINY = 16  # channels after conv1a; below, channels last, the backward pass of oneDNN 3.13 crashes
 FORMS = ("published", "ours", "published, PLDA", "ours, PLDA", "ours, bf16", "ours, PLDA, bf16")
 SOURCE, TARGET, IGNORED = 0, 1, 255
 DILATIONS = (1, 2, 4, 8, 12, 24)
