@@ -1,0 +1,39 @@
+"""The benchmarks that others run, on small sizes: they run, and what they compare is the same thing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+
+
+def run(name: str, *flags: str) -> str:
+    """What a benchmark prints."""
+    command = [sys.executable, str(Path("benchmarks") / name), *flags]
+    environment = {**os.environ, "PYTHONPATH": "."}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_published_step_computes_what_ours_does() -> None:
+    """The script itself refuses to time two things that differ."""
+    said = run("published_step.py", "--tiny", "--rounds", "1")
+    for term in ("tags", "minimum", "equivariance", "cross", "adversary", "supervision"):
+        assert f"  {term} " in said
+    assert said.count("ours, PLDA ") == 1
+
+
+def test_what_is_run_on_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    said = run("gpu.py", "--device", "cpu", "--tiny", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    assert not [row for row in rows if row["failed"]], said
+    measured = {row["part"] for row in rows if isinstance(row["value"], float)}
+    assert measured == {
+        "formulas", "backbones", "training", "pipeline", "steps, resnet50", "steps, resnet38d",
+        "inference", "refinement", "profile", "loading", "compile",
+    }  # fmt: skip
+    assert said.count("aim <= 1.35") == 6 and said.count("aim >= 5") == 1
