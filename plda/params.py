@@ -36,6 +36,7 @@ class Section(BaseModel):
 Checked = TypeVar("Checked", bound=Section)
 
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32", "bf16", "16"]
 
 
@@ -45,7 +46,7 @@ class Compute(Section):
     A batch is shared by `devices` processes: with any number of them it has the same images.
     """
 
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Device
     devices: Annotated[int, Field(ge=1, le=1024)]
     precision: Precision
     workers: Annotated[int, Field(ge=0, le=256)]

@@ -6,17 +6,22 @@ import errno
 import hashlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import torch
 from PIL import Image
 from tqdm import tqdm
 
+from plda.compute.device import named_device
+from plda.compute.spread import spread
 from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.data.transforms import LEAST_SIDE
 from plda.errors import InputError
 from plda.files import delete_remains, read_note, write_bytes, write_json, write_text
+from plda.params import Compute, Device, Precision
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
@@ -36,10 +41,11 @@ def predict(
     out: Path,
     overwrite: bool,
     overlays: bool,
-    device: str,
+    device: Device,
     long_side: LongSide,
     scales: Sequence[float],
     flip: bool,
+    precision: Precision,
     window: int,
 ) -> None:
     """Label every pixel of photos with a trained network.
@@ -53,43 +59,83 @@ def predict(
     Stopped, or with photos left, the same command goes on: photos that are finished are not labelled again.
     """
     chosen = find_photos(photos, out)
-    labeller = TrainedNetwork(
-        network, device=device, long_side=long_side, scales=scales, flip=flip, window=window
-    )
-    side = labeller.reading_side and max(SIDE, labeller.reading_side)
-    settings = {
-        "network": hashlib.sha256(network.read_bytes()).hexdigest(),
+    look = {
         "long_side": long_side,
         "scales": list(scales),
         "flip": flip,
+        "precision": precision,
         "window": window,
+    }
+    make = partial(_Labelling, network, out, overlays, look)
+    classes = make(named_device(device, "device")).classes
+    settings = {
+        "network": hashlib.sha256(network.read_bytes()).hexdigest(),
+        **look,
         "overlays": overlays,
     }
     since = _begin(out, settings, overwrite)
-    rows: list[Row] = []
-    done, failed = 0, 0
-    try:
-        for photo in tqdm(chosen, unit="photo", disable=not sys.stderr.isatty()):
-            try:
-                rows += _finished(out, photo, since, overlays) or _label(out, photo, labeller, side, overlays)
-                done += 1
-            except Exception as error:  # whatever it is, the other photos are labelled
-                if _ends_the_batch(error):
-                    raise
-                failed += 1
-                tqdm.write(f"plda predict: error: {photo.path}: {_in_words(error)}", file=sys.stderr)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(
-            f"stopped by Ctrl-C after {done} of {len(chosen)} photos; the same command goes on from there"
-        ) from stop
-    write_text(out / "classes.txt", "\n".join(labeller.classes) + "\n")
-    write_bytes(out / "summary.csv", _table(rows))
+    rows = {photo.path: _finished(out, photo, since, overlays) for photo in chosen}
+    left = [photo for photo in chosen if not rows[photo.path]]
+    failed: list[Path] = []
+    done = len(chosen) - len(left)
+    compute = Compute(device=device, devices=1, precision=precision, workers=0)
+    # at a photo's own size, one photo needs gigabytes
+    with spread(make, compute, 0 if long_side == "full" else len(left)) as label:
+        try:
+            show = tqdm(unit="photo", total=len(chosen), initial=done, disable=not sys.stderr.isatty())
+            for photo, (found, fault) in zip(left, label(left), strict=True):
+                rows[photo.path] = found
+                if fault:
+                    failed.append(photo.path)
+                    tqdm.write(f"plda predict: error: {photo.path}: {fault}", file=sys.stderr)
+                else:
+                    done += 1
+                show.update()
+            show.close()
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(
+                f"stopped by Ctrl-C after {done} of {len(chosen)} photos; the same command goes on from there"
+            ) from stop
+    write_text(out / "classes.txt", "\n".join(classes) + "\n")
+    write_bytes(out / "summary.csv", _table([row for photo in chosen for row in rows[photo.path]]))
     print(f"{done} photos labelled: {out / 'summary.csv'}", file=sys.stderr)
     if failed:
         raise InputError(
-            f"{failed} of {len(chosen)} photos cannot be labelled, see above; the same command tries again"
+            f"{len(failed)} of {len(chosen)} photos cannot be labelled, see above; "
+            "the same command tries again"
         )
     (out / UNFINISHED).unlink()
+
+
+class _Labelling:
+    """Labels one photo after another, and writes what was made of them."""
+
+    def __init__(
+        self, network: Path, out: Path, overlays: bool, look: Mapping[str, Any], device: torch.device
+    ) -> None:
+        """Load the network at `path`; `look`: the arguments of TrainedNetwork."""
+        self._network = TrainedNetwork(network, device=device.type, **look)
+        self._out, self._overlays = out, overlays
+        side = self._network.reading_side
+        self._side = side and max(SIDE, side)
+        self.classes = self._network.classes
+
+    def load(self, photo: Photo) -> Photo:
+        """Read nothing yet: what fails is told with the photo."""
+        return photo
+
+    def __call__(self, photo: Photo) -> tuple[list[Row], str]:
+        """Return its rows of the table, and why it could not be labelled, or "".
+
+        Raises:
+            InputError: nothing can be written, of this photo or any other.
+        """
+        try:
+            return _label(self._out, photo, self._network, self._side, self._overlays), ""
+        except Exception as error:  # whatever it is, the other photos are labelled
+            if _ends_the_batch(error):
+                raise
+            return [], _in_words(error)
 
 
 def _begin(out: Path, settings: Row, overwrite: bool) -> int:
@@ -224,7 +270,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--no-overlays", dest="overlays", action="store_false", help="masks, labels and table alone"
     )
     command.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: a GPU if there is one"
+        "--device", choices=get_args(Device), default="auto", help="auto: a GPU if there is one"
     )
     command.add_argument(
         "--long-side",
@@ -242,6 +288,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="looks at the photo at several sizes, for instance 0.75,1,1.25, which takes longer",
     )
     command.add_argument("--flip", action="store_true", help="looks at the mirrored photo, too")
+    command.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="of the network's numbers; auto: 32 bits, or bfloat16 where the device is faster with it",
+    )
     command.add_argument(
         "--window",
         type=_side,
