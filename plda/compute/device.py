@@ -13,8 +13,8 @@ def find_device(compute: Compute) -> torch.device:
         InputError: a device that this machine does not have, or more of them than it has.
     """
     device = named_device(compute.device, "params: compute.device")
-    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.devices)
-    if compute.devices > count:
+    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.asked)
+    if compute.asked > count:
         raise InputError(
             f"params: compute.devices: {compute.devices} are asked for, this machine has {count}"
         )
@@ -37,11 +37,6 @@ def named_device(name: str, field: str) -> torch.device:
     if not present[name]:
         raise InputError(f"{field}: this machine has no {name!r}")
     return torch.device(name)
-
-
-def threads_of_each(compute: Compute) -> int:
-    """This process's threads, divided among as many processes as it is told to be."""
-    return max(1, torch.get_num_threads() // compute.devices)
 
 
 def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:

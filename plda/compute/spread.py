@@ -1,9 +1,9 @@
 """Work on one item after another, spread over processes; results in the items' order.
 
 Each result depends on its item alone, so what comes out is the same with any number of processes. On a CPU
-two processes of one thread are faster than one of two (docs/measured/speed.md), so each thread becomes a
-process where there are enough images. One process alone, as on a GPU, has `compute.workers` threads beside
-it, which read the next items meanwhile.
+two processes of one thread are faster than one of two (docs/measured/speed.md), so with `devices: auto` each
+thread becomes a process where there are enough images. One process alone, as on a GPU, has `compute.workers`
+threads beside it, which read the next items meanwhile.
 """
 
 import multiprocessing
@@ -67,9 +67,7 @@ def spread(
                 worker, in_order(readers, worker.load, ((item,) for item in items), 2 * ahead)
             )
         return
-    # forks of a server that has imported all and computed nothing: they start at once and share its memory
-    context = multiprocessing.get_context("spawn" if device.type == "cuda" else "forkserver")
-    context.set_forkserver_preload([_module_of(make)])
+    context = multiprocessing.get_context("spawn")
     places = context.SimpleQueue()
     for place in range(processes):
         places.put(place)
@@ -82,17 +80,13 @@ def spread(
 
 
 def _processes(compute: Compute, device: torch.device, images: int) -> int:
-    if compute.devices > 1 or device.type != "cpu":
-        return compute.devices
+    if compute.devices != "auto" or device.type != "cpu":
+        return compute.asked
     return max(1, min(torch.get_num_threads(), images // SHARE))
 
 
 def _do(worker: Worker[T, R], item: T) -> R:
     return worker(worker.load(item))
-
-
-def _module_of(make: Callable[..., Any]) -> str:
-    return (make.func if isinstance(make, partial) else make).__module__
 
 
 class _Process:

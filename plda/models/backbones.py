@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from plda.models.lean import keep_less
+from plda.models.lean import make_lean
 from plda.models.resnet38d import ResNet38d
 from plda.vision import BasicBlock, ResNet, torchvision
 
@@ -36,9 +36,12 @@ class Backbone(nn.Module):
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.frozen = frozen
-        keep_less(self.stages, frozen)
+        self.eval()
+        make_lean(self.stages, self._probe, frozen)
+        for norm in self._norms() if frozen else ():
+            norm.requires_grad_(False)
         self.channels = {name: f.shape[1] for name, f in self._probe().items()}
-        self.train(self.training)
+        self.train()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) normalised RGB to {stage: (B, channels[stage], h, w)}, in order."""
@@ -61,7 +64,6 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> dict[str, Tensor]:
-        self.eval()
         features: dict[str, Tensor] = self(torch.zeros(1, 3, PROBE, PROBE))
         return features
 

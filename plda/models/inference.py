@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from plda.data.transforms import LEAST_SIDE, normalise, resize
 from plda.models.backbones import PROBE, Network
-from plda.models.lean import FrozenBatchNorm2d
+from plda.models.lean import FrozenBatchNorm2d, norms_behind_convolutions
 
 
 class Inference:
@@ -43,26 +43,12 @@ def fold_batch_norm(network: nn.Module) -> None:
     Args:
         network: in evaluation mode, on the CPU; takes (B, 3, H, W).
     """
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # an output is kept, so that no other one gets its id
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-
-    def note(convolution: nn.Module, _: Any, output: Tensor) -> None:
-        assert isinstance(convolution, nn.Conv2d)
-        made[id(output)] = convolution, output
-
-    def match(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        if id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])][0], norm))
-
-    hooks = [m.register_forward_hook(note) for m in network.modules() if type(m) is nn.Conv2d]
-    norms = [m for m in network.modules() if type(m) in (nn.BatchNorm2d, FrozenBatchNorm2d)]
-    hooks += [m.register_forward_pre_hook(match) for m in norms]
-    network(torch.zeros(1, 3, PROBE, PROBE))
-    for hook in hooks:
-        hook.remove()
+    pairs = norms_behind_convolutions(network, lambda: network(torch.zeros(1, 3, PROBE, PROBE)))
     names = {module: name for name, module in network.named_modules()}
     for convolution, norm in pairs:
+        convolution.__class__ = nn.Conv2d
+        if isinstance(norm, FrozenBatchNorm2d):
+            norm.done = False
         network.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
         network.set_submodule(names[norm], nn.Identity())
 

@@ -64,7 +64,8 @@ def command(name):
 def gpus(wildcards):
     """One for each process of a stage that uses a network; none if the run computes on the CPU."""
     compute = params_of_runs[wildcards.run]["compute"]
-    return 0 if compute["device"] == "cpu" else compute["devices"]
+    devices = 1 if compute["devices"] == "auto" else compute["devices"]
+    return 0 if compute["device"] == "cpu" else devices
 
 
 def growing(amount):
