@@ -43,25 +43,19 @@ Precision = Literal["auto", "32", "bf16", "16"]
 class Compute(Section):
     """Where a job runs. No stage depends on it, so a change reruns nothing.
 
-    A batch is shared by `devices` processes: with any number of them it has the same images. "auto": one GPU,
-    or as many processes as a CPU is fastest with, see `plda.training.compute.settled`, `plda.compute.spread`.
+    A batch is shared by `devices` processes: with any number of them it has the same images.
     """
 
     device: Device
-    devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+    devices: Annotated[int, Field(ge=1, le=1024)]
     precision: Precision
     workers: Annotated[int, Field(ge=0, le=256)]
 
     @model_validator(mode="after")
     def _device_can_be_shared(self) -> "Compute":
-        if self.device == "mps" and self.asked > 1:
+        if self.device == "mps" and self.devices > 1:
             raise ValueError(f"devices: must be 1 with device mps, got {self.devices}")
         return self
-
-    @property
-    def asked(self) -> int:
-        """The number of devices that somebody asked for: 1 if it is left to the program."""
-        return 1 if self.devices == "auto" else self.devices
 
 
 class DownloadData(Section):
@@ -299,7 +293,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _processes_can_share(self) -> "Params":
-        devices = self.compute.asked
+        devices = self.compute.devices
         trainers: dict[str, Schedule] = {
             "train_cam": self.train_cam,
             "train_segmenter": self.train_segmenter,

@@ -39,6 +39,5 @@ with _compiler_on_demand():
     from torchvision.models.resnet import BasicBlock, ResNet
     from torchvision.models.segmentation.deeplabv3 import DeepLabHead
     from torchvision.models.segmentation.lraspp import LRASPPHead
-    from torchvision.ops import StochasticDepth
 
-__all__ = ["BasicBlock", "DeepLabHead", "LRASPPHead", "ResNet", "StochasticDepth", "torchvision"]
+__all__ = ["BasicBlock", "DeepLabHead", "LRASPPHead", "ResNet", "torchvision"]

@@ -29,7 +29,7 @@ TRAINER = {"epochs": 2, "batch_size": 4, "crop": 64}
 def small_params(**changes: Any) -> dict[str, Any]:
     """params.yaml with everything small, and values at dotted names changed, dots written as `__`."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["compute"] |= {"device": "cpu", "devices": 1, "workers": 0}
+    params["compute"] |= {"device": "cpu", "workers": 0}
     params["index_data"]["creatures"] |= {"train": 12, "val": 4, "size": 64}
     params["train_cam"] |= TRAINER
     params["train_boundary"] |= {**TRAINER, "enabled": True}

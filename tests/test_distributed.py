@@ -32,14 +32,11 @@ from plda.data.index import Entry, read_index
 from plda.data.loading import load_true_mask
 from plda.errors import AGAIN, Unfinished
 from plda.masks.boundary import BoundaryLearner
-from plda.models.backbones import build_backbone
 from plda.models.baselines import TagLearner
-from plda.models.cam import CamNetwork
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import MaskLearner
 from plda.params import Params, check
 from plda.training.checkpoints import Checkpoint
-from plda.training.compute import settled
 from plda.training.loop import _run
 from plda.training.team import team
 
@@ -294,32 +291,6 @@ with listening() as asked:
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "asked\n")
-
-
-@pytest.mark.parametrize(
-    ("batch_norm", "dropout", "threads", "images", "expected"),
-    [
-        ("frozen", 0.0, 2, 12, 2),
-        ("frozen", 0.0, 16, 12, 4),
-        ("frozen", 0.0, 3, 4, 2),
-        ("frozen", 0.0, 2, 5, 1),
-        ("trained", 0.0, 2, 12, 1),
-        ("frozen", 0.5, 2, 12, 1),
-    ],
-)
-def test_auto_devices_keep_the_losses(
-    batch_norm: str,
-    dropout: float,
-    threads: int,
-    images: int,
-    expected: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    network = CamNetwork(build_backbone("resnet10", batch_norm=batch_norm), 2)
-    learner = nn.ModuleList([network, nn.Dropout(dropout)]).train()
-    compute = check(Params, small_params(compute__devices="auto"), "test").compute
-    assert settled(compute, learner, images).devices == expected
 
 
 def test_images_shared_by_two_processes_give_the_same_files(drawn: Path, tmp_path: Path) -> None:

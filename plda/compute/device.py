@@ -13,8 +13,8 @@ def find_device(compute: Compute) -> torch.device:
         InputError: a device that this machine does not have, or more of them than it has.
     """
     device = named_device(compute.device, "params: compute.device")
-    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.asked)
-    if compute.asked > count:
+    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.devices)
+    if compute.devices > count:
         raise InputError(
             f"params: compute.devices: {compute.devices} are asked for, this machine has {count}"
         )

@@ -1,9 +1,9 @@
 """Work on one item after another, spread over processes; results in the items' order.
 
 Each result depends on its item alone, so what comes out is the same with any number of processes. On a CPU
-two processes of one thread are faster than one of two (docs/measured/speed.md), so with `devices: auto` each
-thread becomes a process where there are enough images. One process alone, as on a GPU, has `compute.workers`
-threads beside it, which read the next items meanwhile.
+two processes of one thread are faster than one of two (docs/measured/speed.md), so each thread becomes a
+process where there are enough images and `compute.devices` does not say how many. One process alone, as on a
+GPU, has `compute.workers` threads beside it, which read the next items meanwhile.
 """
 
 import multiprocessing
@@ -80,8 +80,8 @@ def spread(
 
 
 def _processes(compute: Compute, device: torch.device, images: int) -> int:
-    if compute.devices != "auto" or device.type != "cpu":
-        return compute.asked
+    if compute.devices > 1 or device.type != "cpu":
+        return compute.devices
     return max(1, min(torch.get_num_threads(), images // SHARE))
 
 

@@ -13,10 +13,6 @@ from torch import nn
 from plda.compute.device import find_device
 from plda.errors import InputError
 from plda.params import Compute
-from plda.vision import StochasticDepth
-
-MOST = 4  # processes of a training on a CPU, each of which takes about 1 GB
-DROPOUT = (nn.Dropout, nn.Dropout2d, StochasticDepth)
 
 
 class _Member(LightningEnvironment):
@@ -44,39 +40,18 @@ def make_fabric(compute: Compute, rank: int) -> Fabric:
         InputError: a device that this machine does not have.
     """
     device = find_device(compute)
-    threads = max(1, torch.get_num_threads() // compute.asked)
+    threads = max(1, torch.get_num_threads() // compute.devices)
     fabric = Fabric(
         accelerator=device.type,
-        devices=compute.asked,
+        devices=compute.devices,
         precision=_precision(compute, device),  # type: ignore[arg-type]
         # the adaptation's heads have no gradient before their warm-up ends
-        strategy=DDPStrategy(find_unused_parameters=True) if compute.asked > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=True) if compute.devices > 1 else "auto",
         plugins=_Member(rank),
     )
     fabric.launch()
     torch.set_num_threads(threads)
     return fabric
-
-
-def settled(compute: Compute, learner: nn.Module, images: int) -> Compute:
-    """Return where a training runs, with a number in the place of `devices: auto`.
-
-    It is 1. On a CPU it is as many processes as there are threads (at most MOST) and share a batch equally;
-    two of one thread are a sixth faster than one of two (docs/measured/speed.md). Only where the losses stay
-    the same up to rounding: no batch norm is trained, and nothing is dropped, for each process draws anew.
-
-    Args:
-        compute: as asked for.
-        learner: in training mode.
-        images: of a batch.
-    """
-    if compute.devices != "auto":
-        return compute
-    drops = any(isinstance(m, DROPOUT) and m.p > 0 for m in learner.modules())
-    alone = find_device(compute).type != "cpu" or drops or bool(_trained_norms(learner))
-    most = 1 if alone else min(MOST, torch.get_num_threads(), images)
-    processes = next(n for n in range(most, 0, -1) if images % n == 0)
-    return compute.model_copy(update={"devices": processes})
 
 
 def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
@@ -85,8 +60,10 @@ def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
     Raises:
         InputError: not on a GPU, where torch has no such batch norm.
     """
-    trained = _trained_norms(learner)
-    if compute.asked == 1 or not trained:
+    trained = [
+        (name, m) for name, m in learner.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training
+    ]
+    if compute.devices == 1 or not trained:
         return
     if find_device(compute).type != "cuda":
         raise InputError(
@@ -95,10 +72,6 @@ def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
         )
     for name, norm in trained:
         learner.set_submodule(name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))  # type: ignore[no-untyped-call]
-
-
-def _trained_norms(learner: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
-    return [(name, m) for name, m in learner.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training]
 
 
 def describe(compute: Compute) -> dict[str, str]:
@@ -113,7 +86,7 @@ def describe(compute: Compute) -> dict[str, str]:
         threads = torch.get_num_threads()
         name = f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
     return {
-        "device": name if compute.asked == 1 else f"{compute.devices} times {name}",
+        "device": name if compute.devices == 1 else f"{compute.devices} times {name}",
         "precision": _precision(compute, device),
         "system": platform.system(),
         "python": platform.python_version(),

@@ -26,7 +26,7 @@ from plda.params import Compute, Schedule
 from plda.randomness import mixed
 from plda.shares import any_process, processes, total
 from plda.training.checkpoints import Checkpoint
-from plda.training.compute import make_fabric, settled, share_batch_norm
+from plda.training.compute import make_fabric, share_batch_norm
 from plda.training.order import Order
 from plda.training.progress import Progress
 from plda.training.stopping import leave_it_to_the_trainer, listening
@@ -74,17 +74,16 @@ def train(
     images = min(settings.batch_size, len(data))  # type: ignore[arg-type]
     if images == 1 and (reason := settings.needs_two_images()):
         raise InputError(f"one training image is not enough {reason}; add images, or change these values")
-    learner.train()
-    compute = settled(compute, learner, images)
-    if images % compute.asked:
+    if images % compute.devices:
         raise InputError(
-            f"params: compute.devices: {compute.asked} processes cannot share a batch of {images} equally"
+            f"params: compute.devices: {compute.devices} processes cannot share a batch of {images} equally"
         )
+    learner.train()
     share_batch_norm(learner, compute)
     backend = "cpu:gloo,cuda:nccl" if find_device(compute).type == "cuda" else "gloo"
     work = partial(_run, learner, data, settings, seed, compute, checkpoint)
     with checkpoint.locked():
-        with team(compute.asked, backend, work):
+        with team(compute.devices, backend, work):
             weights, history = work(0, inspect)
         write(weights, pd.DataFrame(history))
         checkpoint.delete()
@@ -201,7 +200,7 @@ def _run(
         stop_after=settings.stop_after,
         start=state.step,
         rank=rank,
-        world=compute.asked,
+        world=compute.devices,
     )
     show = Progress(
         steps=order.stop,

@@ -78,7 +78,7 @@ def predict(
     left = [photo for photo in chosen if not rows[photo.path]]
     failed: list[Path] = []
     done = len(chosen) - len(left)
-    compute = Compute(device=device, devices="auto", precision=precision, workers=0)
+    compute = Compute(device=device, devices=1, precision=precision, workers=0)
     # at a photo's own size, one photo needs gigabytes
     with spread(make, compute, 0 if long_side == "full" else len(left)) as label:
         try:

@@ -64,8 +64,7 @@ def command(name):
 def gpus(wildcards):
     """One for each process of a stage that uses a network; none if the run computes on the CPU."""
     compute = params_of_runs[wildcards.run]["compute"]
-    devices = 1 if compute["devices"] == "auto" else compute["devices"]
-    return 0 if compute["device"] == "cpu" else devices
+    return 0 if compute["device"] == "cpu" else compute["devices"]
 
 
 def growing(amount):
