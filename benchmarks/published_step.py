@@ -383,8 +383,9 @@ def model_of(options: argparse.Namespace) -> tuple[nn.Module, Callable[[], Tenso
     if options.form.startswith("published"):
         return reference, lambda: reference.loss(image, tags, plda)
     model = learner if plda else TagLearner(learner.network)
-    model.to(memory_format=torch.channels_last)
-    batch = {"image": image.contiguous(memory_format=torch.channels_last), "tags": tags}
+    layout = learner.network.layout_on(image.device)
+    model.to(memory_format=layout)
+    batch = {"image": image.contiguous(memory_format=layout), "tags": tags}
 
     def loss() -> Tensor:
         with torch.autocast(image.device.type, torch.bfloat16, enabled=autocast):

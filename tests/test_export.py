@@ -55,7 +55,7 @@ def test_onnx_says_what_torch_says(
     assert export(file, out, "--licence", "CC0-1.0") == 0
     assert [p.name for p in tmp_path.iterdir() if p != file] == ["network.onnx"], "one file, weights within"
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
-    network = TrainedNetwork(file, device="cpu")._network
+    network = TrainedNetwork(file, device="cpu", precision="32")._network
     for size in ((33, 47), (97, 140)):  # none that the export itself compares
         image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
         with torch.no_grad():
@@ -95,7 +95,7 @@ def test_a_torch_file_says_what_the_network_did_and_more(tmp_path: Path) -> None
     file, out = saved(tmp_path / "network.pt"), tmp_path / "deploy" / "cats.pt"
     assert export(file, out) == 0
     image = photo(70, 50)
-    before, after = (TrainedNetwork(path, device="cpu").label(image) for path in (file, out))
+    before, after = (TrainedNetwork(path, device="cpu", precision="32").label(image) for path in (file, out))
     assert np.array_equal(before.confidence, after.confidence)
     about = load(out)["about"]
     assert about["classes"] == list(CLASSES)

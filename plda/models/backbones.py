@@ -28,12 +28,14 @@ class Backbone(nn.Module):
     """Four stages of a network; `forward` gives each one's features by name.
 
     Attributes:
+        name: of the network that it is of.
         channels: the number of channels of each named feature map.
         frozen: whether batch norm keeps its statistics and its scale and shift.
     """
 
-    def __init__(self, stages: Mapping[str, nn.Module], frozen: bool) -> None:
+    def __init__(self, name: str, stages: Mapping[str, nn.Module], frozen: bool) -> None:
         super().__init__()
+        self.name = name
         self.stages = nn.ModuleDict(stages)
         self.frozen = frozen
         self.eval()
@@ -73,6 +75,11 @@ class Network(nn.Module):
 
     backbone: Backbone
 
+    def layout_on(self, device: torch.device) -> torch.memory_format:
+        """Return how its maps best lie in memory: channels last, but of resnet38d on a CPU."""
+        apart = device.type == "cpu" and self.backbone.name == "resnet38d"
+        return torch.contiguous_format if apart else torch.channels_last
+
 
 def classifier(name: str) -> nn.Module:
     """The network `name`, freshly initialised; its weights have the names that files of them have."""
@@ -92,7 +99,7 @@ def build_backbone(name: str, *, output_stride: int = 32, batch_norm: str = "tra
     stages = _split(classifier(name))
     if output_stride < 32:
         _keep_resolution(stages, output_stride)
-    return Backbone(stages, frozen=batch_norm == "frozen")
+    return Backbone(name, stages, frozen=batch_norm == "frozen")
 
 
 def load_backbone(backbone: Backbone, name: str, weights: Mapping[str, Tensor]) -> None:

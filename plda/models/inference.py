@@ -25,7 +25,8 @@ class Inference:
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
         fold_batch_norm(network.eval())
         network.requires_grad_(False).backbone.to(dtype)
-        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._layout = network.layout_on(device)
+        self._network = network.to(device, memory_format=self._layout)  # type: ignore[call-overload]
         self._device, self._dtype = device, dtype
 
     @torch.no_grad()
@@ -33,7 +34,7 @@ class Inference:
         """Return what the network says of (B, 3, H, W) normalised RGB on its device."""
         mixed = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype if mixed else None, enabled=mixed):
-            return self._network(images.contiguous(memory_format=torch.channels_last))
+            return self._network(images.contiguous(memory_format=self._layout))
 
 
 @torch.no_grad()

@@ -185,7 +185,8 @@ def _run(
 ) -> tuple[Weights, list[dict[str, float]]]:
     """What the process `rank` does of the training; only the first one inspects and keeps the state."""
     fabric = make_fabric(compute, rank)
-    learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout: torch.memory_format = learner.network.layout_on(fabric.device)  # type: ignore[operator,union-attr]
+    learner.to(memory_format=layout)  # type: ignore[call-overload]
     learner, optimizer = fabric.setup(learner, make_optimizer(learner, settings))
     learner.train()
     state = _State(fabric, learner, optimizer)
@@ -214,7 +215,7 @@ def _run(
             torch.manual_seed(mixed(seed, state.step, rank))
             done = state.step / order.steps
             lr = set_lr(optimizer, settings, done)
-            batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+            batch["image"] = batch["image"].contiguous(memory_format=layout)
             values = learner(batch, done)
             optimizer.zero_grad()
             fabric.backward(values["loss"])

@@ -16,6 +16,7 @@ from plda import __version__
 from plda.data.transforms import DEVIATION, MEAN, normalise
 from plda.errors import InputError
 from plda.files import replacing
+from plda.models.inference import fold_batch_norm
 from plda.models.saved import Architecture, read_network, save_network
 from plda.models.segmenters import SEGMENTER
 
@@ -58,6 +59,7 @@ def export(*, network: Path, out: Path, licence: str) -> None:
     about = describe(architecture, licence)
     match out.suffix.lower():
         case ".onnx":
+            fold_batch_norm(module.eval())
             difference = write_onnx(out, FromPixels(module).eval(), {**about, "normalisation": WITHIN})
             print(
                 f"{out}: differs from torch by {difference:.0e} of the largest score at most", file=sys.stderr
@@ -103,15 +105,16 @@ def write_onnx(path: Path, network: FromPixels, about: dict[str, Any]) -> float:
     runtime = _required("onnxruntime")
     _required("onnxscript")
     free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
-    program = torch.onnx.export(
-        network,
-        (_noise(*TRACED),),
-        input_names=["image"],
-        output_names=["scores"],
-        dynamic_shapes={"image": free},
-        dynamo=True,
-        verbose=False,
-    )
+    with torch.no_grad():  # layers have another form where they learn
+        program = torch.onnx.export(
+            network,
+            (_noise(*TRACED),),
+            input_names=["image"],
+            output_names=["scores"],
+            dynamic_shapes={"image": free},
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props.update(
         {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
