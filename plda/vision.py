@@ -36,8 +36,5 @@ def _compiler_on_demand() -> Iterator[None]:
 
 with _compiler_on_demand():
     import torchvision
-    from torchvision.models.resnet import BasicBlock, ResNet
-    from torchvision.models.segmentation.deeplabv3 import DeepLabHead
-    from torchvision.models.segmentation.lraspp import LRASPPHead
 
-__all__ = ["BasicBlock", "DeepLabHead", "LRASPPHead", "ResNet", "torchvision"]
+__all__ = ["torchvision"]

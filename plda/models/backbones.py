@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from plda.models.lean import make_lean
 from plda.models.resnet38d import ResNet38d
-from plda.vision import BasicBlock, ResNet, torchvision
+from plda.vision import torchvision
+
+resnet = torchvision.models.resnet
 
 PROBE = 64  # pixels, side of an image that a network is tried on
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # at stride 4, 8, 16, 32 before dilation
 OWN: dict[str, Callable[[], nn.Module]] = {  # networks that torchvision has no name for
-    "resnet10": lambda: ResNet(BasicBlock, [1, 1, 1, 1]),  # the smallest of its family
+    "resnet10": lambda: resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1]),  # the smallest of its family
     "resnet38d": ResNet38d,
 }
 
@@ -119,7 +121,7 @@ def _split(network: nn.Module) -> "OrderedDict[str, nn.Module]":
     match network:
         case ResNet38d():
             parts = network.stages()
-        case ResNet():
+        case resnet.ResNet():
             stem = [network.conv1, network.bn1, network.relu, network.maxpool]
             parts = [nn.Sequential(*stem, network.layer1), network.layer2, network.layer3, network.layer4]
         case _:

@@ -11,7 +11,9 @@ from plda.models.backbones import Backbone, Network
 from plda.models.lean import is_lean
 from plda.models.saved import Kind
 from plda.shares import share
-from plda.vision import DeepLabHead, LRASPPHead
+from plda.vision import torchvision
+
+heads = torchvision.models.segmentation
 
 
 class DeepLabV2Head(nn.Module):
@@ -62,7 +64,7 @@ class LrasppHead(nn.Module):
 
     def __init__(self, low_channels: int, high_channels: int, classes: int) -> None:
         super().__init__()
-        self.lraspp = LRASPPHead(low_channels, high_channels, classes, inter_channels=128)
+        self.lraspp = heads.lraspp.LRASPPHead(low_channels, high_channels, classes, inter_channels=128)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """(B, L, h', w') and (B, D, h, w) to (B, C, h', w')."""
@@ -87,7 +89,7 @@ class Segmenter(Network):
             case "deeplabv2":
                 self.head: nn.Module = DeepLabV2Head(high, classes)
             case "deeplabv3":
-                self.head = DeepLabHead(high, classes)
+                self.head = heads.deeplabv3.DeepLabHead(high, classes)
             case "lraspp":
                 self.head = LrasppHead(backbone.channels["stage2"], high, classes)
             case _:
