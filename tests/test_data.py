@@ -11,11 +11,11 @@ from conftest import Photos, encoded, photo, small_params
 from PIL import Image
 
 from plda.data.archive import Archive
+from plda.data.augment import augment
 from plda.data.datasets import MaskedCrops, TaggedCrops
 from plda.data.images import VOID, colour, encode_mask, keep_image, read_image, read_mask
 from plda.data.index import Entry, read_index
 from plda.data.loading import load_image
-from plda.data.transforms import augment
 from plda.errors import InputError
 from plda.params import Params, Training, check
 
