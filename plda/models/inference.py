@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from plda.data.transforms import LEAST_SIDE, normalise, resize
+from plda.data.transforms import LEAST_SIDE, full_precision, normalise, resize
 from plda.models.backbones import PROBE, Network
 from plda.models.lean import FrozenBatchNorm2d, norms_behind_convolutions
 
@@ -18,13 +18,18 @@ class Inference:
     Args:
         network: as loaded, on the CPU.
         device: where it runs.
-        dtype: of the numbers that it computes with. Below float32, its backbone's weights are kept in this
-            type, and the rest runs as autocast decides; what comes out of a head is float32 all the same.
+        dtype: of the numbers that it computes with. Below float32, the weights of its backbone are kept in
+            this type, and heads run as autocast decides; what comes out of them is float32 all the same.
+            Stage 1 computes in float32: two thirds of the error would be its (docs/measured/speed.md).
     """
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
         fold_batch_norm(network.eval())
-        network.requires_grad_(False).backbone.to(dtype)
+        first, *others = network.requires_grad_(False).backbone.stages.items()
+        if dtype != torch.float32:
+            network.backbone.stages[first[0]] = _Float32(first[1], dtype)
+            for _, stage in others:
+                stage.to(dtype)
         self._layout = network.layout_on(device)
         self._network = network.to(device, memory_format=self._layout)  # type: ignore[call-overload]
         self._device, self._dtype = device, dtype
@@ -35,6 +40,18 @@ class Inference:
         mixed = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype if mixed else None, enabled=mixed):
             return self._network(images.contiguous(memory_format=self._layout))
+
+
+class _Float32(nn.Module):
+    """A module that computes in float32 in mixed precision, too; what comes out is of type `dtype`."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.dtype = module, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        with full_precision(x):
+            return self.module(x.float()).to(self.dtype)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
