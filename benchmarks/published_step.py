@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from torch.nn import functional as F
 
 from plda.__main__ import ENVIRONMENT
 from plda.adaptation.learner import PldaLearner, Switches
+from plda.compute.device import inference_dtype
 from plda.models import resnet38d
 from plda.models.backbones import build_backbone, load_backbone
 from plda.models.baselines import TagLearner
@@ -423,14 +423,6 @@ def measure(form: str) -> Any:
     return json.loads(said)
 
 
-def has_bf16(device: str) -> bool:
-    """Whether it computes in bfloat16, not only stores it."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    info = Path("/proc/cpuinfo")
-    return info.exists() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -452,7 +444,7 @@ def main() -> None:
         print(f"  {name:12} published {theirs:.6f}  ours {ours:.6f}  apart {abs(theirs - ours):.0e}")
     if not all(theirs > 0 and abs(theirs - ours) < TOLERANCE for theirs, ours in terms.values()):
         sys.exit("the losses differ, or are 0")
-    bf16 = has_bf16(options.device) and not options.tiny
+    bf16 = inference_dtype("auto", torch.device(options.device)) == torch.bfloat16 and not options.tiny
     forms = [form for form in FORMS if bf16 or "bf16" not in form]
     seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
     for _ in range(options.rounds):

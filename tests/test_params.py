@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT, Photos, build, run_stage, small_params, write_params
 from dvc.utils.serialize import loads_yaml
+from test_training import trainer
 
 from plda.adaptation.learner import PldaLearner, Switches
 from plda.errors import InputError
@@ -222,18 +223,7 @@ def test_train_segmenter_refuses_a_single_image(photos: Photos, drawn: Path, tmp
 
 def test_train_cam_names_a_learning_rate_that_is_too_high(drawn: Path, tmp_path: Path, refused) -> None:
     rate = {"train_cam__lr": 1e9, "train_cam__optimizer": "sgd", "train_cam__batch_norm": "frozen"}
-    message = refused(
-        run_stage,
-        "train_cam",
-        write_params(tmp_path / "params.yaml", **rate),
-        index=drawn / "index.csv",
-        images=drawn / "images.zip",
-        classes=drawn / "classes.txt",
-        cam_backbone=drawn / "cams.pt",
-        checkpoints=tmp_path / "checkpoints",
-        cam_network=tmp_path / "network.pt",
-        cam_history=tmp_path / "history.csv",
-        cam_machine=tmp_path / "machine.json",
-    )
+    params, paths = trainer("train_cam", drawn, tmp_path)
+    message = refused(run_stage, "train_cam", write_params(params, **rate), **paths)
     assert "diverged; lower lr" in message
     assert not (tmp_path / "network.pt").exists()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT, Refusal, build, encoded, photo, run_stage, write_params
 from PIL import ExifTags, Image, ImageOps
+from test_training import trainer
 from torch.nn import functional as F
 
 from plda.__main__ import main
@@ -157,28 +158,15 @@ def test_photos_are_seen_at_the_size_of_the_training(tmp_path: Path, monkeypatch
 
 def test_training_notes_the_size_of_its_images(drawn: Path, tmp_path: Path) -> None:
     """A file from before it did is still read."""
-    params = write_params(
-        tmp_path / "params.yaml",
+    params, paths = trainer("train_segmenter", drawn, tmp_path)
+    write_params(
+        params,
         train_segmenter__supervision="masks",
         train_segmenter__epochs=1,
         train_segmenter__scale=[1.0, 2.0],
     )
-    assert (
-        run_stage(
-            "train_segmenter",
-            params,
-            index=drawn / "index.csv",
-            images=drawn / "images.zip",
-            classes=drawn / "classes.txt",
-            pseudo_masks=tmp_path / "none",
-            segmenter_backbone=drawn / "segmenter.pt",
-            checkpoints=tmp_path / "checkpoints",
-            segmenter=tmp_path / "network.pt",
-            segmenter_history=tmp_path / "history.csv",
-            segmenter_machine=tmp_path / "machine.json",
-        )
-        == 0
-    )
+    paths["pseudo_masks"] = tmp_path / "none"  # nor does it need them
+    assert run_stage("train_segmenter", params, **paths) == 0
     assert read_network(tmp_path / "network.pt", SEGMENTER)[0].long_side == 96
     content = load(tmp_path / "network.pt")
     del content["architecture"]["long_side"]

@@ -1,4 +1,4 @@
-"""Which device the work runs on, with how many threads, and in which precision where nothing is learnt."""
+"""Which device the work runs on, and in which precision where nothing is learnt."""
 
 import torch
 

@@ -41,7 +41,10 @@ class Worker(Protocol[T_contra, R_co]):
 
 @contextmanager
 def spread(
-    make: Callable[[torch.device], Worker[T, R]], compute: Compute, images: int
+    make: Callable[[torch.device], Worker[T, R]],
+    compute: Compute,
+    images: int,
+    made: Worker[T, R] | None = None,
 ) -> Iterator[Callable[[Iterable[T]], Iterator[R]]]:
     """Give a map over items, which one or several processes do.
 
@@ -50,6 +53,7 @@ def spread(
             processes import it by name.
         compute: where it runs.
         images: how many there are in all items.
+        made: the worker of this process, if there is one already, in case it does all by itself.
 
     Raises:
         InputError: a device that this machine does not have.
@@ -58,7 +62,7 @@ def spread(
     device = find_device(compute)
     processes = _processes(compute, device, images)
     if processes == 1:
-        worker, ahead = make(device), compute.workers
+        worker, ahead = made or make(device), compute.workers
         if not ahead:
             yield lambda items: map(partial(_do, worker), items)
             return

@@ -42,8 +42,6 @@ class Backbone(nn.Module):
         self.frozen = frozen
         self.eval()
         make_lean(self.stages, self._probe, frozen)
-        for norm in self._norms() if frozen else ():
-            norm.requires_grad_(False)
         self.channels = {name: f.shape[1] for name, f in self._probe().items()}
         self.train()
 

@@ -34,8 +34,14 @@ def make_lean(network: nn.Module, run: Callable[[], object], frozen: bool) -> No
         lean[nn.BatchNorm2d] = FrozenBatchNorm2d
     for module in network.modules():
         module.__class__ = lean.get(type(module), type(module))
-    for convolution, norm in norms_behind_convolutions(network, run):
-        if isinstance(convolution, Conv2d) and isinstance(norm, FrozenBatchNorm2d) and not convolution.bias:
+        if isinstance(module, FrozenBatchNorm2d):
+            module.requires_grad_(False)
+    for convolution, norm in norms_behind_convolutions(network, run) if frozen else ():
+        if (
+            isinstance(convolution, Conv2d)
+            and isinstance(norm, FrozenBatchNorm2d)
+            and convolution.bias is None
+        ):
             convolution.norms, norm.done = (norm,), True
 
 

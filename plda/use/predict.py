@@ -67,7 +67,7 @@ def predict(
         "window": window,
     }
     make = partial(_Labelling, network, out, overlays, look)
-    classes = make(named_device(device, "device")).classes
+    labelling = make(named_device(device, "device"))
     settings = {
         "network": hashlib.sha256(network.read_bytes()).hexdigest(),
         **look,
@@ -80,7 +80,7 @@ def predict(
     done = len(chosen) - len(left)
     compute = Compute(device=device, devices=1, precision=precision, workers=0)
     # at a photo's own size, one photo needs gigabytes
-    with spread(make, compute, 0 if long_side == "full" else len(left)) as label:
+    with spread(make, compute, 0 if long_side == "full" else len(left), labelling) as label:
         try:
             show = tqdm(unit="photo", total=len(chosen), initial=done, disable=not sys.stderr.isatty())
             for photo, (found, fault) in zip(left, label(left), strict=True):
@@ -96,7 +96,7 @@ def predict(
             raise KeyboardInterrupt(
                 f"stopped by Ctrl-C after {done} of {len(chosen)} photos; the same command goes on from there"
             ) from stop
-    write_text(out / "classes.txt", "\n".join(classes) + "\n")
+    write_text(out / "classes.txt", "\n".join(labelling.classes) + "\n")
     write_bytes(out / "summary.csv", _table([row for photo in chosen for row in rows[photo.path]]))
     print(f"{done} photos labelled: {out / 'summary.csv'}", file=sys.stderr)
     if failed:
