@@ -22,7 +22,7 @@ lint: .venv/ready
 	snakemake --lint
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 pytest -n 2 -m "not cluster"
+	OMP_NUM_THREADS=1 pytest -n 2 -m "not cluster and not slow"
 
 cluster: .venv/ready ## the pipeline on a Slurm of two nodes, results shared over SSH; skipped where there is none to start
 	OMP_NUM_THREADS=1 pytest -m cluster -rs

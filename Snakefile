@@ -14,6 +14,14 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/ablations.smk"
 
 
+onstart:
+    # importing networks takes seconds, so only when work begins
+    from plda.models.backbones import refuse_unfit
+
+    for params in params_of_runs.values():
+        refuse_unfit(params)
+
+
 localrules:
     all,
     ablations,

@@ -22,11 +22,11 @@ def step_seconds(without: str, threads: int) -> float:
     """Median seconds of a step in this process, with every habit but `without`."""
     import torch
 
-    from plda.models.backbones import build_backbone
+    from plda.models.backbones import Backbone
 
     torch.set_num_threads(threads)
     layout = torch.contiguous_format if without == "channels_last" else torch.channels_last
-    network = build_backbone("mobilenet_v2", output_stride=16).to(memory_format=layout)
+    network = Backbone("mobilenetv2_100", output_stride=16).to(memory_format=layout)
     image = torch.randn(12, 3, 224, 224).contiguous(memory_format=layout)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     seconds = []

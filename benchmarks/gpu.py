@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.backbones import own_stride
 from plda.__main__ import ENVIRONMENT, STAGES, main, path_arguments, stage_function
 from plda.adaptation.adversary import adversarial_loss, reverse_gradient
 from plda.adaptation.domains import confident, domain_labels, erase
@@ -47,17 +48,17 @@ from plda.data.classes import read_classes
 from plda.data.datasets import TaggedCrops
 from plda.data.index import read_training_entries
 from plda.data.loading import load_image
-from plda.data.transforms import normalise, resize
+from plda.data.transforms import resize, unit
 from plda.masks.affinity import affinities
 from plda.masks.cams import map_size, normalise_maps
 from plda.masks.walk import random_walk
 from plda.models import resnet38d
-from plda.models.backbones import build_backbone
+from plda.models.backbones import Backbone
 from plda.models.baselines import TagLearner, build_baseline
 from plda.models.cam import CamNetwork
 from plda.models.saved import Architecture, save_network
 from plda.models.seam import cross_loss, equivariance_loss, minimum_loss, pixel_correlation, prepared
-from plda.params import Backbone, Params, check
+from plda.params import Params, check
 from plda.training.checkpoints import Checkpoint
 from plda.training.loop import train
 from plda.training.order import Order
@@ -65,6 +66,8 @@ from plda.training.order import Order
 ROOT = Path(__file__).parents[1]
 PRESET = ROOT / "workflow" / "presets" / "voc2012-cam-resnet50.yaml"
 CLASSES = 20
+NETWORKS = ("resnet10", "mobilenetv2_100", "resnet50", "resnet101", "tf_efficientnet_lite2", "convnext_tiny",
+            "vit_small_patch14_dinov2", "resnet38d")  # fmt: skip
 BEST = "bf16, channels-last"
 FORMS = {  # bf16, channels last, TF32
     BEST: (True, True, True),
@@ -162,7 +165,7 @@ def formulas(options: Options) -> None:
     shown, foreground = maps.sigmoid(), blobs(2, 4, 28, 30, seed=4).sigmoid()
     cases: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         "confident": (lambda m, t: confident(m, t, 0.6), (maps, tags)),
-        "erase": (erase, (image, teaches)),
+        "erase": (erase, (image, teaches, torch.zeros(3, 1, 1, dtype=image.dtype))),
         "domain_labels": (domain_labels, (teaches, teaches.flip(0))),
         "pseudo_labels": (pseudo_labels, (scores, colours, tags, teaches)),
         "adversarial_loss": (adversarial_loss, (blobs(2, 10, 28, 30).view(2, 5, 2, 28, 30), domains)),
@@ -211,13 +214,13 @@ def backbones(options: Options) -> None:
     """The features of each network, in float32."""
     allow_tf32(False)
     side = 64 if options.tiny else 224
-    names = ("resnet10", "mobilenet_v2") if options.tiny else get_args(Backbone)
+    names = NETWORKS[:2] if options.tiny else NETWORKS
     for name in names:
         if late(options, name):
             continue
         with row(name), torch.no_grad():
             torch.manual_seed(0)
-            network, image = build_backbone(name, output_stride=16).eval(), blobs(1, 3, side, side)
+            network, image = Backbone(name, output_stride=own_stride(name)).eval(), blobs(1, 3, side, side)
             expected = network(image)
             found = network.to(options.device)(image.to(options.device))
             difference = worst(apart(found[stage], expected[stage].double()) for stage in expected)
@@ -276,7 +279,7 @@ def training(options: Options) -> None:
 
     def learner(adapts: bool) -> nn.Module:
         torch.manual_seed(0)
-        network = CamNetwork(build_backbone("resnet10", batch_norm="frozen"), 5)
+        network = CamNetwork(Backbone("resnet10", batch_norm="frozen"), 5)
         return PldaLearner(network, 5, PUBLISHED) if adapts else TagLearner(network)
 
     most = 0.0 if options.device.type == "cpu" else 1e-3  # a GPU adds up in any order
@@ -367,7 +370,7 @@ def learner_of(options: Options, kind: str, backbone: str) -> nn.Module:
         backbone = "resnet10" if backbone == "resnet50" else backbone
     torch.manual_seed(0)
     stride = 8 if backbone == "resnet38d" else 16
-    body = build_backbone(backbone, output_stride=stride, batch_norm="frozen")
+    body = Backbone(backbone, output_stride=stride, batch_norm="frozen")
     network = build_baseline(kind.split()[0], body, CLASSES)
     # scores as a trained network has them: with all of them near 0 no pixel would be confident
     nn.init.normal_(network.head.weight, std=0.1)
@@ -507,7 +510,7 @@ def inference(options: Options) -> None:
         for height, width, image in images:
             size, total = map_size(height, width), []
             for scale in scales:
-                x = normalise(image.to(options.device))[None]
+                x = unit(image.to(options.device))[None]
                 x = resize(x, (max(32, round(height * scale)), max(32, round(width * scale))))
                 maps = network(torch.cat([x, x.flip(-1)])).maps
                 total.append(resize(maps[:1], size) + resize(maps[1:], size).flip(-1))

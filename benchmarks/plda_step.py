@@ -27,13 +27,13 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
     import torch
 
     from plda.adaptation.learner import PldaLearner, Switches
-    from plda.models.backbones import build_backbone
+    from plda.models.backbones import Backbone
     from plda.models.baselines import TagLearner, build_baseline
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     classes, device = 6, torch.device(options.device)
-    backbone = build_backbone(options.backbone, output_stride=options.output_stride)
+    backbone = Backbone(options.backbone, output_stride=options.output_stride)
     network = build_baseline(options.baseline, backbone, classes)
     # scores as a trained network has them: with all of them near 0 no pixel would be confident
     torch.nn.init.normal_(network.head.weight, std=0.1)

@@ -34,7 +34,7 @@ from plda.__main__ import ENVIRONMENT
 from plda.adaptation.learner import PldaLearner, Switches
 from plda.compute.device import inference_dtype
 from plda.models import resnet38d
-from plda.models.backbones import build_backbone, load_backbone
+from plda.models.backbones import Backbone
 from plda.models.baselines import TagLearner
 from plda.models.seam import SeamNetwork
 
@@ -332,11 +332,11 @@ def supervision_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def build(options: argparse.Namespace) -> tuple[Published, PldaLearner, Tensor, Tensor]:
-    """The reference, ours with its weights, a batch of blobs, and its tags."""
+    """The reference, ours with its weights, a batch of blobs, RGB in [0, 1], and its tags."""
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     resnet38d.WIDTH = width = TINY if options.tiny else resnet38d.WIDTH
-    image = resize(torch.randn(options.batch, 3, 8, 8), (options.side, options.side))
+    image = resize(torch.rand(options.batch, 3, 8, 8), (options.side, options.side))
     tags = torch.zeros(options.batch, CLASSES)
     for i in range(options.batch):
         tags[i, [i % CLASSES, (i + 7) % CLASSES]] = 1
@@ -344,10 +344,10 @@ def build(options: argparse.Namespace) -> tuple[Published, PldaLearner, Tensor, 
     norms = [m for m in reference.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.train().momentum = 1.0
+    network = SeamNetwork(Backbone("resnet38d", output_stride=8, batch_norm="frozen"), CLASSES)
     with torch.no_grad():  # statistics as a trained network has them
-        reference.backbone(image)
-    network = SeamNetwork(build_backbone("resnet38d", output_stride=8, batch_norm="frozen"), CLASSES)
-    load_backbone(network.backbone, "resnet38d", reference.backbone.state_dict())
+        reference.backbone(network.backbone.normalise(image))
+    network.backbone.load(reference.backbone.state_dict())
     switches = Switches(0.6, 1.0, "rising", "stage4", 1.0, "none", 1, per_labelled=False, warmup=0.0)
     learner = PldaLearner(network, CLASSES, switches)
     pairs = [(network.head, reference.head), (network.narrow2, reference.narrow4)]
@@ -370,8 +370,9 @@ def compare(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
     reference, learner, image, tags = build(options)
     tags[:, ::3] = 1  # pseudo-labels of a single class would weigh nothing
     with torch.no_grad():
-        views, theirs = reference.eval().seam(image, view_of(image), tags)
-        theirs |= reference.adaptation(views[0], image, tags)
+        seen = learner.network.backbone.normalise(image)
+        views, theirs = reference.eval().seam(seen, view_of(seen), tags)
+        theirs |= reference.adaptation(views[0], seen, tags)
         ours = learner.eval()({"image": image, "tags": tags}, PROGRESS)
     return {name: (float(value), float(ours[name])) for name, value in theirs.items()}
 
@@ -381,7 +382,8 @@ def model_of(options: argparse.Namespace) -> tuple[nn.Module, Callable[[], Tenso
     reference, learner, image, tags = build(options)
     plda, autocast = "PLDA" in options.form, "bf16" in options.form
     if options.form.startswith("published"):
-        return reference, lambda: reference.loss(image, tags, plda)
+        seen = learner.network.backbone.normalise(image)
+        return reference, lambda: reference.loss(seen, tags, plda)
     model = learner if plda else TagLearner(learner.network)
     layout = learner.network.layout_on(image.device)
     model.to(memory_format=layout)

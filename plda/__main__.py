@@ -56,6 +56,7 @@ ENVIRONMENT = {
 USES = {
     "predict": "label every pixel of photos",
     "export": "write it as one file for other programs (ONNX) or other people",
+    "backbones": "list the networks to start from",
 }
 
 
@@ -169,7 +170,7 @@ def _parse(given: Sequence[str]) -> argparse.Namespace:
         prog="plda",
         description="Semantic segmentation from image tags.",
         epilog=_listed("stages, which `snakemake` and `dvc repro` call for you", STAGES)
-        + _listed("use a trained network", USES),
+        + _listed("other commands", USES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)

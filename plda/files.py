@@ -6,6 +6,7 @@ job, a full disk or a forbidden folder never leaves something that looks finishe
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -109,6 +110,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_note(path: Path) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from plda.backbone_names import known_name
 from plda.errors import InputError
 from plda.yaml_file import read_yaml
 
@@ -23,10 +24,8 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Factor = Annotated[float, Field(ge=0.01, le=16)]  # of an image's side; memory grows with its square
 BackgroundScore = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
 Origin = Literal["creatures", "folder", "voc2012", "coco2014"]
-Backbone = Literal[
-    "resnet10", "resnet18", "resnet50", "resnet101",
-    "mobilenet_v2", "mobilenet_v3_large", "convnext_tiny", "resnet38d",
-]  # fmt: skip
+Backbone = Annotated[str, AfterValidator(known_name)]
+OutputStride = Literal[8, 14, 16, 32]  # 14: of vision transformers with such patches, which cannot change it
 
 
 class Section(BaseModel):
@@ -135,8 +134,9 @@ class Schedule(Section):
 class Training(Schedule):
     """What a trainer of a backbone is told."""
 
-    output_stride: Literal[8, 16, 32]
+    output_stride: OutputStride
     batch_norm: Literal["trained", "frozen"]
+    freeze: Literal["none", "stem", "all"]
 
     def _ends_in_one_pixel(self, side: int) -> str:
         """Return why the last feature map of an image of `side` pixels is a single pixel, "" if it is not."""
@@ -166,6 +166,15 @@ class TrainCam(Training):
     baseline: Literal["cam", "seam"]
     adaptation: Adaptation
     inspected: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _adversary_has_features_to_adapt(self) -> "TrainCam":
+        if self.freeze == "all" and self.adaptation.enabled and self.adaptation.adversary:
+            raise ValueError(
+                "adaptation.adversary: must be 0 with freeze: all, which leaves no features to adapt, "
+                f"got {self.adaptation.adversary}"
+            )
+        return self
 
     def needs_two_images(self) -> str:
         """See `Schedule`."""

@@ -135,6 +135,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
             params,
             cam_backbone=folder / "cams.pt",
             segmenter_backbone=folder / "segmenter.pt",
+            backbone_origins=folder / "origins.json",
         )
         == 0
     )

@@ -16,8 +16,8 @@ from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
 from plda.adaptation.learner import PldaLearner, Switches
 from plda.adaptation.reversal import reversal_strength
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
-from plda.data.transforms import denormalise, resize
-from plda.models.backbones import build_backbone
+from plda.data.transforms import resize
+from plda.models.backbones import Backbone
 from plda.models.baselines import build_baseline
 
 B, C, H, W = 2, 3, 5, 6
@@ -50,12 +50,13 @@ def test_confident_pixels() -> None:
 def test_erased_pixels_are_gone_and_all_others_stay() -> None:
     image = random(B, 3, 2 * H, 2 * W)
     source = confident(random(B, C, H, W), TAGS, 0.6)
-    erased = erase(image, source)
+    colour = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    erased = erase(image, source, colour[:, None, None])
     for b in range(B):
         for y in range(2 * H):
             for x in range(2 * W):
                 gone = bool(source[b, :, y // 2, x // 2].any())
-                expected = torch.zeros(3, dtype=torch.float64) if gone else image[b, :, y, x]
+                expected = colour if gone else image[b, :, y, x]
                 assert torch.equal(erased[b, :, y, x], expected)
 
 
@@ -270,7 +271,7 @@ PUBLISHED = {
 def learner(baseline: str = "cam", **changes: Any) -> tuple[PldaLearner, dict[str, Tensor]]:
     """Without dropout and with fixed batch statistics, so that losses can be compared."""
     torch.manual_seed(0)
-    network = build_baseline(baseline, build_backbone("resnet10", output_stride=8), C)
+    network = build_baseline(baseline, Backbone("resnet10", output_stride=8), C)
     torch.nn.init.normal_(network.head.weight, std=0.5)
     batch = {"image": torch.randn(B, 3, 64, 64), "tags": TAGS.float()}
     return PldaLearner(network, C, Switches(**{**PUBLISHED, **changes})).eval(), batch
@@ -336,14 +337,15 @@ def test_a_constant_reversal_does_not_rise() -> None:
 def test_the_adversary_may_act_on_earlier_features() -> None:
     """On those of stage 3, which may be larger than the maps: nothing reaches stage 4 from it."""
     network, batch = learner(features="stage3", supervision=0.0)
-    network.network.backbone = build_backbone("resnet10", output_stride=32).eval()
+    network.network.backbone = Backbone("resnet10", output_stride=32).eval()
     batch["image"] = torch.randn(B, 3, 192, 192)
     network(batch, 0.5)["adversary"].backward()
-    reached = {
-        name: any(p.grad is not None and p.grad.any() for p in stage.parameters())
-        for name, stage in network.network.backbone.stages.items()
-    }
-    assert reached == {"stage1": True, "stage2": True, "stage3": True, "stage4": False}
+    layers = network.network.backbone.network
+    reached = [
+        any(p.grad is not None and p.grad.any() for p in layer.parameters())
+        for layer in (layers.layer1, layers.layer2, layers.layer3, layers.layer4)
+    ]
+    assert reached == [True, True, True, False]
 
 
 def test_per_labelled_is_the_mean_over_labelled_pixels() -> None:
@@ -353,7 +355,7 @@ def test_per_labelled_is_the_mean_over_labelled_pixels() -> None:
     over_labelled = other(batch, 0.5)["adversary"]
     output = network.network(batch["image"])
     source = confident(output.maps, batch["tags"], 0.6)
-    second = network.network(erase(batch["image"], source))
+    second = network.network(erase(batch["image"], source, network.network.backbone.mean))
     labelled = (source | confident(second.maps, batch["tags"], 0.6)).any(dim=1)
     torch.testing.assert_close(over_all / over_labelled, labelled.float().mean())
 
@@ -363,20 +365,24 @@ def test_a_published_step_is_the_formulas_put_together() -> None:
     network, batch = learner()
     image, tags = batch["image"], batch["tags"]
     loss = network(batch, 0.5)["loss"]
-    parameters = [network.network.backbone.stages["stage4"][0].conv1.weight, network.network.head.weight]
+    parameters = [network.network.backbone.network.layer4[0].conv1.weight, network.network.head.weight]
     parameters.append(network.heads.layers[0].weight)
     gradients = torch.autograd.grad(loss, parameters)
 
     output = network.network(image)
     source = confident(output.scores, tags, 0.6)
-    second = network.network(erase(image, source))
+    erased = erase(image, source, network.network.backbone.mean)
+    second = network.network(erased)
     target = confident(second.scores, tags, 0.6)
     everywhere = torch.ones(B, 8, 8, dtype=torch.bool)
     logits = network.heads(output.features["stage4"], 2 / (1 + math.exp(-5)) - 1, everywhere)
     expected = torch.nn.functional.multilabel_soft_margin_loss(output.scores.mean(dim=(2, 3)), tags)
     expected = expected.double() + adversarial_by_loops(logits.double(), domain_labels(source, target))
-    for seen, said, teaches in ((image, output, source), (erase(image, source), second, target)):
-        small = resize(denormalise(seen), (8, 8))
+    for seen, said, teaches in (
+        (image, output, source),
+        (erase(image, source, network.network.backbone.mean), second, target),
+    ):
+        small = resize(seen, (8, 8))
         labels = pseudo_labels(said.scores.detach(), small, tags, teaches)
         expected = expected + supervision_by_loops(output.scores.double(), labels)
     gap = abs(float(loss.detach()) - float(expected.detach()))
@@ -394,14 +400,14 @@ def test_supervision_comes_from_both_looks_and_refined_maps(background: str) -> 
     output = network.network(batch["image"])
     source = confident(output.maps, batch["tags"], 0.6)
     assert not torch.equal(source, confident(output.scores, batch["tags"], 0.6))
-    second = network.network(erase(batch["image"], source))
+    second = network.network(erase(batch["image"], source, network.network.backbone.mean))
     target = confident(second.maps, batch["tags"], 0.6)
     expected = 0
     for image, said, teaches, keeps in (
         (batch["image"], output, source, background != "none"),
-        (erase(batch["image"], source), second, target, background == "both"),
+        (erase(batch["image"], source, network.network.backbone.mean), second, target, background == "both"),
     ):
-        small = resize(denormalise(image), said.scores.shape[-2:])
+        small = resize(image, said.scores.shape[-2:])
         labels = pseudo_labels(said.scores, small, batch["tags"], teaches, background=keeps)
         expected = expected + supervision_loss(output.scores, labels)
     torch.testing.assert_close(network(batch, 0.5)["supervision"], expected)

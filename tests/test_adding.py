@@ -97,14 +97,6 @@ def test_a_page_says_how_many_lines_it_takes(page: Path) -> None:
     assert sum(map(int, said)) == len(written)
 
 
-def test_adding_a_backbone(copy: Copy) -> None:
-    said = copy.follow(ROOT / "docs/adding-a-backbone.md")
-    assert re.search(r"^\.\. +\[100%\]", said, re.M), said  # the tests had the new name
-    network = torch.load(copy.result("train_cam/network.pt"))
-    assert network["architecture"]["backbone"] == "regnet_y_400mf"
-    assert "backbone.stages.stage1.1.block1-0.f.a.0.weight" in network["weights"]
-
-
 def test_adding_a_baseline(copy: Copy) -> None:
     said = copy.follow(ROOT / "docs/adding-a-baseline.md")
     assert re.search(r"^\.\.\. +\[100%\]", said, re.M), said  # its own test, the contract, PLDA

@@ -166,7 +166,7 @@ def test_a_wrong_table_is_refused(
         ({"train_cam__epochs": 1.5}, ["train_cam.epochs", "integer"]),
         ({"train_cam__epochs": 0}, ["train_cam.epochs", "greater than or equal to 1"]),
         ({"train_cam__epochs": True}, ["train_cam.epochs", "integer"]),
-        ({"train_cam__output_stride": 12}, ["train_cam.output_stride", "8, 16 or 32"]),
+        ({"train_cam__output_stride": 12}, ["train_cam.output_stride", "8, 14, 16 or 32"]),
         ({"train_cam__scale": [1.5, 0.5]}, ["train_cam", "smaller factor comes first"]),
         ({"make_masks__background_score": 1.5}, ["make_masks.background_score"]),
         ({"make_masks__refinement": ["pamr", "blur"]}, ["make_masks.refinement.1: ", "'blur'"]),
@@ -176,7 +176,14 @@ def test_a_wrong_table_is_refused(
         ({"train_boundary__enabled": False}, ["random_walk needs the boundary network"]),
         ({"train_boundary__seeds__margin": -0.1}, ["train_boundary.seeds.margin"]),
         ({"train_boundary__seeds__refinement": ["random_walk"]}, ["train_boundary.seeds.refinement.0"]),
-        ({"download_backbone__cams__name": "resnet19"}, ["download_backbone.cams.name", "'resnet18'"]),
+        (
+            {"download_backbone__cams__name": "resnet19"},
+            ["cams.name: must be a network of timm", "resnet18"],
+        ),
+        (
+            {"train_cam__freeze": "all", "train_cam__adaptation__enabled": True},
+            ["train_cam.adaptation.adversary: must be 0 with freeze: all"],
+        ),
         ({"infer_cams__scales": []}, ["infer_cams.scales", "at least 1 item"]),
         ({"infer_cams": {"scales": [1.0]}}, ["infer_cams.flip", "is missing"]),
     ],
@@ -185,7 +192,9 @@ def test_a_wrong_table_is_refused(
 def test_wrong_params_are_refused(tmp_path: Path, refused: Refusal, change, words: list[str]) -> None:
     params = write_params(tmp_path / "params.yaml", **change)
     out = tmp_path / "out"
-    message = refused(run_stage, "download_backbone", params, cam_backbone=out, segmenter_backbone=out)
+    message = refused(
+        run_stage, "download_backbone", params, cam_backbone=out, segmenter_backbone=out, backbone_origins=out
+    )
     assert str(params) in message
     assert all(word in message for word in words)
     assert not out.exists()
@@ -196,7 +205,12 @@ def test_params_that_are_no_yaml(tmp_path: Path, refused: Refusal) -> None:
     (tmp_path / "params.yaml").write_text("seed: [1\n")
     for name, words in (("params.yaml", "not YAML"), ("absent.yaml", "no such file")):
         message = refused(
-            run_stage, "download_backbone", tmp_path / name, cam_backbone=out, segmenter_backbone=out
+            run_stage,
+            "download_backbone",
+            tmp_path / name,
+            cam_backbone=out,
+            segmenter_backbone=out,
+            backbone_origins=out,
         )
         assert name in message
         assert words in message
@@ -250,6 +264,7 @@ def test_a_checkpoint_that_would_run_code(drawn: Path, tmp_path: Path, refused: 
             params,
             cam_backbone=tmp_path / "1.pt",
             segmenter_backbone=tmp_path / "2.pt",
+            backbone_origins=tmp_path / "origins.json",
         )
         assert f"{bomb}: refused" in message
     assert not (tmp_path / "exploded").exists()
@@ -318,6 +333,7 @@ def test_no_disk_space(photos: Photos, tmp_path: Path, refused: Refusal) -> None
             write_params(tmp_path / "params.yaml"),
             cam_backbone=disk / "1.pt",
             segmenter_backbone=disk / "2.pt",
+            backbone_origins=disk / "origins.json",
         )
         assert "1.pt: cannot be written: no space left on the disk" in message
         assert list(disk.iterdir()) == []

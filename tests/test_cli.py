@@ -18,7 +18,7 @@ def test_help_lists_stages_and_uses(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    stages, uses = text.split("use a trained network:")
+    stages, uses = text.split("other commands:")
     assert all(f"\n  {name} " in stages for name in STAGES)
     assert all(f"\n  {name} " in uses for name in USES)
 

@@ -324,7 +324,7 @@ def untrained(drawn: Path, path: Path) -> Path:
     """A segmentation network that has learnt nothing."""
     classes = read_classes(drawn / "classes.txt")
     architecture = Architecture("segmenter", "resnet10", 16, "frozen", "lraspp", classes)
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     save_network(path, architecture, build(architecture).state_dict())
     return path
 

@@ -64,7 +64,7 @@ def learner_of(kind: str, drawn: Path) -> nn.Module:
     head = {"segmenter": "deeplabv2", "seam": "seam", "boundary": ""}.get(kind, "cam")
     weights = load(drawn / f"{section}{'s' * (section == 'cam')}.pt")["weights"]
     of = KINDS["boundary" if kind == "boundary" else section]
-    network: Any = of.start(Architecture(of.name, "resnet10", 16, "frozen", head, names), weights, 0)
+    network: Any = of.start(Architecture(of.name, "resnet10", 16, "frozen", head, names), weights, 1)
     if kind == "segmenter":
         return MaskLearner(network)
     if kind == "boundary":

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +10,16 @@ import torch
 from conftest import build, run_stage, write_params
 from torch import nn
 
+from benchmarks.backbones import own_stride
 from plda.compute import device as devices
 from plda.data.images import read_mask
 from plda.masks.cams import Cams
 from plda.models.inference import Inference, fold_batch_norm
 from plda.models.saved import Architecture, save_network
-from plda.params import Backbone
 
 CPU = torch.device("cpu")
+FOLDED = ("resnet10", "resnet50", "mobilenetv2_100", "tf_efficientnet_lite0", "densenet121", "resnet38d")
+LEFT = {"densenet121": 62, "resnet38d": 17}  # with batch norm before convolutions, too
 CLASSES = ("background", "cat", "dog")
 DATA = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
 
@@ -35,35 +37,33 @@ def with_statistics(architecture: Architecture) -> Any:
     return network.eval()
 
 
-@pytest.mark.parametrize("backbone", get_args(Backbone))
+@pytest.mark.parametrize("backbone", FOLDED)
 @pytest.mark.parametrize("batch_norm", ["trained", "frozen"])
 def test_fold_batch_norm_changes_nothing(backbone: str, batch_norm: str) -> None:
     head = "lraspp" if batch_norm == "trained" else "deeplabv3"
-    network = with_statistics(Architecture("segmenter", backbone, 16, batch_norm, head, CLASSES))
-    image = torch.randn(1, 3, 65, 97)
+    stride = own_stride(backbone)
+    network = with_statistics(Architecture("segmenter", backbone, stride, batch_norm, head, CLASSES))
+    image = torch.rand(1, 3, 65, 97)
     with torch.no_grad():
         expected = network(image)
         fold_batch_norm(network)
         found = network(image)
     assert (found - expected).abs().max() < 1e-5 * max(1, expected.abs().max())
     left = sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
-    if backbone == "resnet38d":  # has batch norm before convolutions, too
-        assert left == 17
-    else:
-        assert left == 0
+    assert left == LEFT.get(backbone, 0)
 
 
 @pytest.mark.parametrize(("kind", "head"), [("cam", "cam"), ("cam", "seam"), ("segmenter", "deeplabv2")])
 def test_bfloat16_is_near_float32(kind: str, head: str) -> None:
-    network = with_statistics(Architecture(kind, "mobilenet_v2", 16, "frozen", head, CLASSES))
-    images = torch.randn(2, 3, 64, 64)
+    network = with_statistics(Architecture(kind, "mobilenetv2_100", 16, "frozen", head, CLASSES))
+    images = torch.rand(2, 3, 64, 64)
     said = {}
     for dtype in (torch.float32, torch.bfloat16):
         output = Inference(copy.deepcopy(network), CPU, dtype)(images)
         said[dtype] = output if kind == "segmenter" else output.scores
         assert said[dtype].dtype == torch.float32
     error = (said[torch.bfloat16] - said[torch.float32]).abs().mean()
-    assert 0 < error < 0.05 * said[torch.float32].std()
+    assert 0 < error < 0.1 * said[torch.float32].std()
 
 
 def test_inference_dtype_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,10 @@ def test_batches_give_what_single_images_give(
     files = {}
     for kind, head in (("cam", "cam"), ("segmenter", "deeplabv2")):
         architecture = Architecture(kind, "resnet10", 16, "frozen", head, names)
-        save_network(tmp_path / f"{kind}.pt", architecture, with_statistics(architecture).state_dict())
+        weights = with_statistics(architecture).state_dict()
+        if kind == "cam":
+            weights["head.weight"].abs_()  # it responds to every tag
+        save_network(tmp_path / f"{kind}.pt", architecture, weights)
     for together, workers in ((1, 0), (8, 2)):
         out = tmp_path / str(together)
         out.mkdir()

@@ -17,8 +17,8 @@ from plda.data.datasets import tag_vector
 from plda.data.images import VOID
 from plda.data.index import read_index
 from plda.data.loading import load_image, load_true_mask
-from plda.data.transforms import normalise
-from plda.models.backbones import build_backbone
+from plda.data.transforms import unit
+from plda.models.backbones import Backbone
 from plda.models.cam import CamNetwork
 from plda.scoring.summary import last_inspection
 from plda.training.inspection import DomainCounts, Inspection, domain_features, evenly, proxy_a_distance
@@ -94,18 +94,18 @@ def test_an_inspection_is_what_its_parts_say(drawn: Path) -> None:
     torch.manual_seed(0)
     classes = read_classes(drawn / "classes.txt")
     entries, archive = read_index(drawn / "index.csv"), Archive(drawn / "images.zip")
-    network = CamNetwork(build_backbone("resnet10", output_stride=8), len(classes) - 1).eval()
+    network = CamNetwork(Backbone("resnet10", output_stride=8), len(classes) - 1).eval()
     torch.nn.init.normal_(network.head.weight, std=0.5)
     seen = Inspection(entries, archive, classes, count=5, side=64, threshold=0.6)(network)
 
     counts, pairs = DomainCounts(), []
     for entry in evenly([e for e in entries if e.split == "train"], 5):
-        image = normalise(load_image(archive, entry))[None]
+        image = unit(load_image(archive, entry))[None]
         tags = tag_vector(entry.tags, classes)[None]
         with torch.no_grad():
             output = network(image)
             source = confident(output.maps, tags, 0.6)
-            target = confident(network(erase(image, source)).maps, tags, 0.6)
+            target = confident(network(erase(image, source, network.backbone.mean)).maps, tags, 0.6)
         labels = domain_labels(source, target)
         counts.add(
             labels[0, tags[0] > 0],

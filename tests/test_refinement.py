@@ -23,7 +23,7 @@ from plda.masks.folder import load_mask, mask_name
 from plda.masks.refinement import COLOURS, Refined, colour_step
 from plda.masks.steps import STEPS
 from plda.masks.walk import NEGLIGIBLE, chebyshev, random_walk
-from plda.models.backbones import build_backbone
+from plda.models.backbones import Backbone
 from plda.models.baselines import CAM
 from plda.models.boundary import BOUNDARY, BoundaryNetwork
 from plda.models.saved import load_network
@@ -180,7 +180,7 @@ def test_pair_losses_without_pairs_are_zero() -> None:
 
 def test_a_boundary_network_finds_the_edge_between_two_colours() -> None:
     torch.manual_seed(0)
-    network = BoundaryNetwork(build_backbone("resnet10", batch_norm="frozen"))
+    network = BoundaryNetwork(Backbone("resnet10", batch_norm="frozen"))
     learner = BoundaryLearner(network, radius=4)
     weights = {name: w.clone() for name, w in network.backbone.state_dict().items()}
     assert learner.train().training and not any(m.training for m in network.backbone.modules())
@@ -358,7 +358,8 @@ def test_a_chain_of_refinements(drawn: Path, trained: Path, tmp_path: Path) -> N
         assert found[step]["background_score"] == pytest.approx(score, abs=1e-4)
         assert found[f"{step}_best"]["miou"] >= found[step]["miou"] - 1  # the curve's steps are coarse
         assert 0 < found[step]["miou_outlines"] < 100
-    assert found["pseudo_masks"]["miou"] == found["random_walk"]["miou"]  # nothing is undecided
+    # nothing is undecided; maps are kept in 16 bits, so a pixel at the score may fall on either side
+    assert found["pseudo_masks"]["miou"] == pytest.approx(found["random_walk"]["miou"], abs=0.1)
     assert 0 < found["boundary_seeds"]["undecided"] < 100
 
 

@@ -79,11 +79,15 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     """The inputs of the stage: a few drawn scenes, half-right masks of them, scores of these."""
     names = ("index", "images", "classes", "cam_history", "cam_machine", "cams", "boundary_history",
              "pseudo_masks", "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history",
-             "segmenter_machine", "predictions", "metrics", "class_scores", "page")  # fmt: skip
+             "segmenter_machine", "predictions", "metrics", "class_scores", "page",
+             "backbone_origins")  # fmt: skip
     paths = {name: folder / name for name in names} | {"presets": ROOT / "workflow" / "presets"}
     machine = {"device": "abacus", "precision": "32", "system": "Linux", "python": "3", "torch": "2"}
     write_json(paths["cam_machine"], machine)
     write_json(paths["segmenter_machine"], machine)
+    origins = {role: {"name": "resnet10", "from": "random numbers"} for role in ("cams", "segmenter")}
+    origins["cams"] |= {"from": "timm's release", "repository": "timm/x", "licence": "apache-2.0"}
+    write_json(paths["backbone_origins"], origins)
     entries, cams = [], []
     files: dict[str, bytes] = {}
     kinds = ("seeds", "pamr", "pseudo_masks", "predictions")

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from plda.errors import InputError
 from plda.models import resnet38d
-from plda.models.backbones import STAGES, Backbone, build_backbone, classifier, load_backbone
+from plda.models.backbones import STAGES, Backbone
 from plda.models.baselines import TagLearner, build_baseline
 from plda.models.mxnet_file import is_mxnet_file, read_mxnet_file
 from plda.models.saved import load
 from plda.models.segmenters import Segmenter
+from plda.vision import timm
 
 # blocks as the PyTorch networks of AffinityNet and SEAM have them at stride 8, channels in 64ths of 64:
 # name, in, middle, out, stride, dilation of the first convolution, of the second
@@ -38,7 +39,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def drawn_weights() -> dict[str, Tensor]:
     """Weights of a network whose batch norm does something."""
     torch.manual_seed(1)
-    weights = classifier("resnet38d").state_dict()
+    weights = resnet38d.ResNet38d().state_dict()
     for value in weights.values():
         if value.ndim == 1:
             torch.nn.init.uniform_(value, 0.5, 1.5)
@@ -46,8 +47,8 @@ def drawn_weights() -> dict[str, Tensor]:
 
 
 def loaded(weights: dict[str, Tensor], output_stride: int = 8) -> Backbone:
-    backbone = build_backbone("resnet38d", output_stride=output_stride).eval()
-    load_backbone(backbone, "resnet38d", weights)
+    backbone = Backbone("resnet38d", output_stride=output_stride).eval()
+    backbone.load(weights)
     return backbone
 
 
@@ -56,7 +57,7 @@ def loaded(weights: dict[str, Tensor], output_stride: int = 8) -> Backbone:
 
 def test_size_and_features_at_448() -> None:
     with torch.device("meta"):
-        backbone = build_backbone("resnet38d", output_stride=8)
+        backbone = Backbone("resnet38d", output_stride=8)
         features = backbone(torch.zeros(1, 3, 448, 448))
     assert {name: tuple(f.shape[1:]) for name, f in features.items()} == {
         "stage1": (256, 112, 112),
@@ -77,7 +78,7 @@ def test_size_and_features_at_448() -> None:
 
 
 def test_the_whole_network_runs_and_says_the_same_twice() -> None:
-    backbone = build_backbone("resnet38d", output_stride=8).eval()
+    backbone = Backbone("resnet38d", output_stride=8).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         first, second = backbone(image), backbone(image)
@@ -95,7 +96,7 @@ def test_the_whole_network_runs_and_says_the_same_twice() -> None:
 @pytest.mark.usefixtures("narrow")
 def test_every_output_stride() -> None:
     for output_stride in (32, 16, 8):
-        features = build_backbone("resnet38d", output_stride=output_stride).eval()(torch.randn(1, 3, 96, 64))
+        features = Backbone("resnet38d", output_stride=output_stride).eval()(torch.randn(1, 3, 96, 64))
         for f, stride in zip(features.values(), (4, 8, 16, 32), strict=True):
             stride = min(stride, output_stride)
             assert f.shape[-2:] == (96 // stride, 64 // stride)
@@ -139,18 +140,20 @@ def test_features_are_the_published_ones() -> None:
     weights = {name: value.double() for name, value in drawn_weights().items()}
     image = torch.randn(2, 3, 41, 32, dtype=torch.float64)
     with torch.no_grad():
-        ours, theirs = loaded(weights).double()(image), by_functions(image, weights)
+        backbone = loaded(weights).double()
+        ours, theirs = backbone(image), by_functions(backbone.normalise(image), weights)
     for stage in STAGES:
         assert theirs[stage].any()
         torch.testing.assert_close(ours[stage], theirs[stage], rtol=1e-9, atol=0)
 
 
 @pytest.mark.usefixtures("narrow")
-def test_dropout_is_where_it_was_published() -> None:
-    backbone = build_backbone("resnet38d", batch_norm="frozen").train()
-    rates = [m.p for m in backbone.modules() if isinstance(m, torch.nn.Dropout2d)]
-    assert rates == [0.3, 0.3, 0.5, 0.5]
-    image = torch.randn(1, 3, 64, 64)
+def test_dropout_is_where_it_was_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone("resnet38d", batch_norm="frozen").train()
+    image, drop, rates = torch.rand(1, 3, 64, 64), F.dropout2d, []
+    monkeypatch.setattr(F, "dropout2d", lambda x, p, on: rates.append(p) or drop(x, p, on))
+    backbone(image)
+    assert [rate for rate in rates if rate] == [0.3, 0.3, 0.5, 0.5]
     first, second = backbone(image), backbone(image)
     assert torch.equal(first["stage3"], second["stage3"])
     assert not torch.equal(first["stage4"], second["stage4"])
@@ -158,12 +161,12 @@ def test_dropout_is_where_it_was_published() -> None:
 
 @pytest.mark.usefixtures("narrow")
 def test_frozen_batch_norm_changes_nothing_in_training() -> None:
-    backbone = build_backbone("resnet38d", batch_norm="frozen").train()
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone = Backbone("resnet38d", batch_norm="frozen").train()
+    before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1.0)
     backbone(torch.randn(2, 3, 64, 64))["stage4"].sum().backward()
     optimizer.step()
-    same = [name for name, value in backbone.state_dict().items() if torch.equal(value, before[name])]
+    same = [name for name, value in backbone.network.state_dict().items() if torch.equal(value, before[name])]
     norms = [name for name in before if before[name].ndim < 2]
     assert len(norms) == 5 * (2 * len(WIDE) + 3 * len(BOTTLENECK) + 1)
     assert same == norms
@@ -173,7 +176,7 @@ def test_frozen_batch_norm_changes_nothing_in_training() -> None:
 @pytest.mark.parametrize("baseline", ["cam", "seam"])
 def test_baselines_learn_on_it(baseline: str) -> None:
     torch.manual_seed(0)
-    network = build_baseline(baseline, build_backbone("resnet38d", output_stride=8, batch_norm="frozen"), 3)
+    network = build_baseline(baseline, Backbone("resnet38d", output_stride=8, batch_norm="frozen"), 3)
     learner = TagLearner(network).train()
     optimizer = torch.optim.SGD([p for p in learner.parameters() if p.requires_grad], lr=0.01)
     before = {name: p.detach().clone() for name, p in learner.named_parameters() if p.requires_grad}
@@ -188,7 +191,7 @@ def test_baselines_learn_on_it(baseline: str) -> None:
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])
 def test_heads_fit(head: str) -> None:
-    network = Segmenter(build_backbone("resnet38d", output_stride=8), head, classes=3).eval()
+    network = Segmenter(Backbone("resnet38d", output_stride=8), head, classes=3).eval()
     with torch.no_grad():
         assert network(torch.randn(1, 3, 65, 90)).shape == (1, 3, 65, 90)
 
@@ -308,6 +311,7 @@ def fetch(tmp_path: Path, weights: Path | str, sha256: str = "", name: str = "re
         write_params(tmp_path / "params.yaml", download_backbone__cams=cams),
         cam_backbone=tmp_path / "cams.pt",
         segmenter_backbone=tmp_path / "segmenter.pt",
+        backbone_origins=tmp_path / "origins.json",
     )
 
 
@@ -315,7 +319,7 @@ def fetch(tmp_path: Path, weights: Path | str, sha256: str = "", name: str = "re
 def test_both_kinds_of_file_give_the_same_features(tmp_path: Path) -> None:
     weights = drawn_weights()
     torch.save(weights, tmp_path / "port.pth")
-    torch.save(classifier("resnet38d").state_dict(), tmp_path / "counted.pth")  # with counts of batches
+    torch.save(resnet38d.ResNet38d().state_dict(), tmp_path / "counted.pth")  # with counts of batches
     (tmp_path / "release.params").write_bytes(written(released(weights)))
     image = torch.randn(1, 3, 32, 32)
     features = {}
@@ -348,7 +352,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, refused: Refusal
         (tmp_path / name).write_bytes(content)
     torch.save({k: v for k, v in weights.items() if k != "bn7.bias"}, tmp_path / "less.pth")
     torch.save({**weights, "fc8.weight": torch.ones(1)}, tmp_path / "more.pth")
-    torch.save(classifier("resnet10").state_dict(), tmp_path / "resnet10.pth")
+    torch.save(timm.create_model("resnet10").state_dict(), tmp_path / "resnet10.pth")
     for file, words in (
         ("less.params", ["less.params: arg:bn7_beta: is missing, like 1 more"]),
         ("more.params", ["more.params: arg:res4b6_branch2a_weight: is no array of resnet38d\n"]),
@@ -361,7 +365,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, refused: Refusal
         assert all(word in message for word in words), message
     message = refused(fetch, tmp_path, tmp_path / "good.params", name="resnet18")
     assert "does not hold weights of resnet18" in message
-    message = refused(fetch, tmp_path, "imagenet")
+    message = refused(fetch, tmp_path, "pretrained")
     assert "download_backbone.cams.weights" in message
     assert "ilsvrc-cls_rna-a1_cls1000_ep-0001.params" in message
     assert not (tmp_path / "cams.pt").exists()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plda.data.transforms import LEAST_SIDE, resize
-from plda.models.backbones import build_backbone
+from plda.models.backbones import Backbone
 from plda.models.cam import CamOutput
 from plda.models.seam import (
     VIEW,
@@ -235,7 +235,7 @@ def test_comparable_maps_are_tagged_and_of_one_size() -> None:
 
 def seam_network() -> tuple[SeamNetwork, Tensor, Tensor]:
     torch.manual_seed(0)
-    network = SeamNetwork(build_backbone("resnet10", output_stride=8), C)
+    network = SeamNetwork(Backbone("resnet10", output_stride=8), C)
     torch.nn.init.normal_(network.head.weight, std=0.5)
     return network, torch.randn(B, 3, 64, 64), TAGS.float()
 
@@ -247,7 +247,7 @@ def test_a_look_is_its_definition() -> None:
     scores = network.head(features["stage4"])
     # at this stride the two stages are of the size of the scores already
     parts = [
-        resize(image, (8, 8)),
+        resize(network.backbone.normalise(image), (8, 8)),
         F.conv2d(features["stage2"], network.narrow2.weight).relu(),
         F.conv2d(features["stage3"], network.narrow3.weight).relu(),
     ]
@@ -343,7 +343,7 @@ def test_only_scores_teach_the_backbone() -> None:
 
 @pytest.mark.parametrize("stride", [8, 32])
 def test_shapes_of_one_image(stride: int) -> None:
-    network = SeamNetwork(build_backbone("resnet10", output_stride=stride), C).eval()
+    network = SeamNetwork(Backbone("resnet10", output_stride=stride), C).eval()
     image = torch.randn(1, 3, 70, 45).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         output = network(image)
@@ -366,7 +366,8 @@ def test_mixed_precision_keeps_the_digits_of_the_formulas() -> None:
     assert output.features["stage3"].dtype == torch.bfloat16
     assert output.scores.dtype == refined.dtype == torch.float32
     fine, coarse = (output.features[stage].float() for stage in ("stage2", "stage3"))
-    likeness = [resize(image, (8, 8)), network.narrow2(fine).relu(), network.narrow3(coarse).relu()]
+    colours = resize(network.backbone.normalise(image), (8, 8))
+    likeness = [colours, network.narrow2(fine).relu(), network.narrow3(coarse).relu()]
     maps = prepared(torch.cat([output.scores[:, :1], output.scores], dim=1))
     expected = pixel_correlation(maps, network.correlation(torch.cat(likeness, dim=1)))
     torch.testing.assert_close(refined, expected, rtol=0, atol=1e-5)
@@ -377,7 +378,7 @@ def test_mixed_precision_keeps_the_digits_of_the_formulas() -> None:
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_a_few_steps_lower_the_loss(optimizer: type[torch.optim.Optimizer]) -> None:
     torch.manual_seed(0)
-    network = SeamNetwork(build_backbone("resnet10", output_stride=8), C)
+    network = SeamNetwork(Backbone("resnet10", output_stride=8), C)
     image, tags = torch.randn(4, 3, 64, 64), torch.eye(C)[[0, 1, 2, 0]]
     image += 2 * tags[:, :, None, None]  # a class is a colour
     steps = optimizer(network.parameters(), lr={torch.optim.SGD: 0.05, torch.optim.AdamW: 1e-3}[optimizer])

@@ -19,7 +19,7 @@ from plda.data.loading import load_true_mask
 from plda.errors import InputError
 from plda.masks.cams import Cams
 from plda.masks.folder import write_mask
-from plda.models.backbones import build_backbone
+from plda.models.backbones import Backbone
 from plda.models.baselines import CAM, TagLearner
 from plda.models.cam import CamNetwork
 from plda.models.saved import load, load_network
@@ -71,7 +71,7 @@ def test_a_data_set_smaller_than_a_batch_is_one_batch() -> None:
 
 def test_the_head_learns_faster_and_the_rate_falls() -> None:
     settings = training(lr=0.1, head_lr_factor=10.0, poly_power=0.9, optimizer="sgd")
-    network = CamNetwork(build_backbone("resnet10", batch_norm="frozen"), 3)
+    network = CamNetwork(Backbone("resnet10", batch_norm="frozen"), 3)
     optimizer = make_optimizer(TagLearner(network), settings)
     assert set_lr(optimizer, settings, 0.0) == pytest.approx(0.1)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.1, 1.0])

@@ -14,12 +14,12 @@ from plda.adaptation.learner import PldaLearner, Switches
 from plda.data.index import read_index, read_training_entries
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask
-from plda.models.backbones import build_backbone
+from plda.models.backbones import Backbone
 from plda.models.baselines import build_baseline
 
 PATHS = {
     "index": "index.csv", "images": "images.zip", "classes": "classes.txt", "checkpoints": "checkpoints",
-    "cam_backbone": "cams.pt", "segmenter_backbone": "segmenter.pt",
+    "cam_backbone": "cams.pt", "segmenter_backbone": "segmenter.pt", "backbone_origins": "origins.json",
     "cam_network": "cam.pt", "cam_history": "cam.csv", "cam_machine": "cam.json", "cams": "cams.npz",
     "boundary_network": "boundary.pt", "boundary_seeds": "seeds.zip", "boundary_history": "boundary.csv",
     "pseudo_masks": "masks", "refined_cams": "refined.npz", "background_scores": "scores.json",
@@ -100,7 +100,7 @@ def test_training_photos_without_any_tag_are_refused(photos, tmp_path: Path, ref
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_an_untagged_batch_teaches_only_that_no_class_occurs(baseline: str) -> None:
     torch.manual_seed(0)
-    network = build_baseline(baseline, build_backbone("resnet10"), 3)
+    network = build_baseline(baseline, Backbone("resnet10"), 3)
     switches = Switches(0.6, 1.0, "constant", "stage4", 1.0, "none", 1, False, 0.0)
     learner = PldaLearner(network, 3, switches).train()
     losses = learner({"image": torch.randn(2, 3, 64, 64), "tags": torch.zeros(2, 3)}, 0.5)

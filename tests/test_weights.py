@@ -1,4 +1,4 @@
-"""First weights: drawn, downloaded from a server on loopback, or a file; checksums; torchvision's names."""
+"""First weights: drawn, from a server on loopback, or a file; checksums. From a hub: test_hub.py."""
 
 import functools
 import hashlib
@@ -11,9 +11,8 @@ import pytest
 import torch
 from conftest import Refusal, run_stage, write_params
 
-from plda.models.backbones import classifier
 from plda.models.saved import load
-from plda.models.weights import release
+from plda.vision import timm
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -26,7 +25,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     folder = tmp_path / "served"
     folder.mkdir()
     torch.manual_seed(3)
-    torch.save(classifier("resnet10").state_dict(), folder / "resnet10.pth")
+    torch.save(timm.create_model("resnet10").state_dict(), folder / "resnet10.pth")
     http = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=http.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{http.server_port}", folder
@@ -40,6 +39,7 @@ def fetch(tmp_path: Path, **weights: str) -> int:
         write_params(tmp_path / "params.yaml", **changes),
         cam_backbone=tmp_path / "out" / "cams.pt",
         segmenter_backbone=tmp_path / "out" / "segmenter.pt",
+        backbone_origins=tmp_path / "out" / "origins.json",
     )
 
 
@@ -52,15 +52,16 @@ def test_download_and_local_file_give_the_same(server: tuple[str, Path], tmp_pat
         kept = load(tmp_path / "out" / "cams.pt")
         assert kept["name"] == "resnet10"
         expected = torch.load(file, weights_only=True)
-        assert kept["weights"].keys() == expected.keys()
+        assert kept["weights"].keys() == expected.keys() - {"fc.weight", "fc.bias"}
         assert all(torch.equal(w, expected[k]) for k, w in kept["weights"].items())
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cams.pt", "segmenter.pt"]
+        assert kept["origin"]["sha256"] == checksum
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cams.pt", "origins.json", "segmenter.pt"]
 
 
 def test_what_cannot_be_had_is_refused(server: tuple[str, Path], tmp_path: Path, refused: Refusal) -> None:
     url, folder = server
     (folder / "cut.pth").write_bytes((folder / "resnet10.pth").read_bytes()[:5000])
-    torch.save(classifier("mobilenet_v2").state_dict(), folder / "other.pth")
+    torch.save(timm.create_model("mobilenetv2_100").state_dict(), folder / "other.pth")
     torch.save([1, 2], folder / "list.pth")
     field = "download_backbone.cams"
     for weights, words in (
@@ -71,25 +72,26 @@ def test_what_cannot_be_had_is_refused(server: tuple[str, Path], tmp_path: Path,
         ({"weights": str(folder / "cut.pth")}, ["cut.pth", "cannot be read"]),
         ({"weights": f"{url}/other.pth"}, [f"{field}.weights", "does not hold weights of resnet10"]),
         ({"weights": f"{url}/list.pth"}, [f"{field}.weights", "does not hold weights of resnet10"]),
-        ({"weights": "imagenet"}, [f"{field}.weights", "no ImageNet weights of resnet10"]),
+        ({"weights": "imagenet"}, [f"{field}.weights", "no such file", "pretrained"]),
+        ({"name": "resnet34d_x"}, ["must be a network of timm, such as"]),
+        ({"name": "mobilenet_v2"}, [f"{field}.name: must be a network of timm, such as mobilenetv2_100"]),
+        ({"name": "resnet18.nobody"}, [f"{field}.name: resnet18.nobody: timm knows no weights"]),
+        ({"name": "levit_128"}, [f"{field}.name: levit_128: gives no feature maps of images of any size"]),
     ):
         message = refused(fetch, tmp_path, **weights)
         assert all(word in message for word in words), (weights, message)
         assert not (tmp_path / "out" / "cams.pt").exists()
 
 
-def test_torchvision_says_where_and_with_which_checksum() -> None:
-    for name in ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large", "convnext_tiny"):
-        url, digits = release(name, "field")
-        assert url.endswith(f"{digits}.pth")
-        assert len(digits) >= 8
-
-
 def test_drawn_weights_follow_the_seed(tmp_path: Path) -> None:
     kept = []
     for seed in (0, 0, 1):
         params = write_params(tmp_path / "params.yaml", seed=seed)
-        paths = {"cam_backbone": tmp_path / "1.pt", "segmenter_backbone": tmp_path / "2.pt"}
+        paths = {
+            "cam_backbone": tmp_path / "1.pt",
+            "segmenter_backbone": tmp_path / "2.pt",
+            "backbone_origins": tmp_path / "origins.json",
+        }
         assert run_stage("download_backbone", params, **paths) == 0
         kept.append((tmp_path / "1.pt").read_bytes())
     assert kept[0] == kept[1] != kept[2]

@@ -36,18 +36,19 @@ def confident(maps: Tensor, tags: Tensor, threshold: float) -> Tensor:
 
 
 @torch.no_grad()
-def erase(image: Tensor, source: Tensor) -> Tensor:
+def erase(image: Tensor, source: Tensor, colour: Tensor) -> Tensor:
     """A copy of the image without its source pixels.
 
     Args:
-        image: (B, 3, H, W) normalised, so that 0 is the mean colour.
+        image: (B, 3, H, W).
         source: (B, C, h, w) bool.
+        colour: (3, 1, 1), what they become: the network's mean, which it sees as 0.
 
     Returns:
         (B, 3, H, W).
     """
     union = source.any(dim=1, keepdim=True).to(image.dtype)
-    return image * (1 - F.interpolate(union, image.shape[-2:], mode="nearest"))
+    return torch.where(F.interpolate(union, image.shape[-2:], mode="nearest") > 0, colour, image)
 
 
 @torch.no_grad()

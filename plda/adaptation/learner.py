@@ -21,7 +21,7 @@ from plda.adaptation.adversary import DomainHeads, adversarial_loss
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
 from plda.adaptation.reversal import reversal_strength
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
-from plda.data.transforms import denormalise, full_precision, resize
+from plda.data.transforms import full_precision, resize
 from plda.models.baselines import Baseline
 from plda.models.cam import CamOutput
 from plda.shares import share
@@ -75,7 +75,7 @@ class PldaLearner(nn.Module):
         """The losses of a batch.
 
         Args:
-            batch: `image` (B, 3, H, W) normalised RGB and `tags` (B, C) float 0 or 1.
+            batch: `image` (B, 3, H, W) RGB in [0, 1] and `tags` (B, C) float 0 or 1.
             progress: of the training, in [0, 1).
 
         Returns:
@@ -98,7 +98,7 @@ class PldaLearner(nn.Module):
         self, image: Tensor, tags: Tensor, output: CamOutput, strength: float
     ) -> dict[str, Tensor]:
         source = confident(output.maps, tags, self.switches.threshold)
-        erased = erase(image, source)
+        erased = erase(image, source, self.network.backbone.mean)
         with torch.no_grad(), statistics_kept(self.network):
             second: CamOutput = self.network(erased)
         target = confident(second.maps, tags, self.switches.threshold)
@@ -130,7 +130,7 @@ class PldaLearner(nn.Module):
         keeps = self.switches.background
         with full_precision(scores):
             size = [self.switches.pamr_scale * side for side in scores.shape[-2:]]
-            small = resize(denormalise(images.float()), size)
+            small = resize(images.float(), size)
             labels = pseudo_labels(scores, small, tags, teaches, background=keeps != "none")
             of_source, of_target = labels.chunk(2)
             if keeps == "image":

@@ -1,11 +1,13 @@
 """The random changes that training makes to an image and its mask."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from plda.data.images import VOID
-from plda.data.transforms import normalise, resize
+from plda.data.transforms import BEYOND, resize, unit
 
 
 def augment(
@@ -28,7 +30,7 @@ def augment(
         random: where every random number comes from.
 
     Returns:
-        (3, crop, crop) float32 normalised, zero beyond the image; (crop, crop) uint8 with VOID there.
+        (3, crop, crop) float32 RGB in [0, 1], BEYOND outside the image; (crop, crop) uint8, VOID there.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -43,18 +45,18 @@ def augment(
     # the window's corner: anywhere inside a larger image, anywhere around a smaller one
     top, left = (round(uniform(0, side - crop)) for side in size)
     mirrored = uniform(0, 1) < 0.5
-    image = _window(normalise(image), top, left, crop, fill=0.0)
+    image = _window(unit(image), top, left, crop, beyond=BEYOND)
     if mask is not None:
         mask = TF.resize(mask[None], size, interpolation=TF.InterpolationMode.NEAREST_EXACT)
-        mask = _window(mask, top, left, crop, fill=VOID)[0]
+        mask = _window(mask, top, left, crop, beyond=[VOID])[0]
     if mirrored:
         image, mask = image.flip(-1), None if mask is None else mask.flip(-1)
     return image, mask
 
 
-def _window(image: Tensor, top: int, left: int, side: int, fill: float) -> Tensor:
-    """The square at (top, left), either of which may be negative; `fill` beyond the image."""
-    out = image.new_full((*image.shape[:-2], side, side), fill)
+def _window(image: Tensor, top: int, left: int, side: int, beyond: Sequence[float]) -> Tensor:
+    """The square at (top, left), either of which may be negative, of (C, H, W); (C,) is what lies beyond."""
+    out = image.new_tensor(beyond)[:, None, None].repeat(1, side, side)
     height, width = image.shape[-2:]
     rows = slice(max(top, 0), min(top + side, height))
     columns = slice(max(left, 0), min(left + side, width))

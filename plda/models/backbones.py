@@ -1,71 +1,171 @@
-"""Classification networks as backbones with named feature maps and a chosen output stride.
+"""Classification networks of timm as backbones: four named feature maps, at a chosen output stride.
 
-They are torchvision's, and two more. Weights are kept under the names that a network is published with, so
-any file made for torchvision can be read; the names of resnet38d: plda/models/resnet38d.py.
+timm builds, dilates and names the networks (Wightman, "PyTorch Image Models"). This module reads them:
+
+    stages          the last four levels of a pyramid, at stride 4, 8, 16, 32 before dilation. Of a network
+                    whose maps are all of one size, such as a plain vision transformer, the outputs of its
+                    blocks at 1/4, 1/2, 3/4 and the end of its depth, after its final norm.
+    stage4          ends with the last 1x1 convolution before the classifier, where a network has one
+                    (MobileNetV2, EfficientNet).
+    normalisation   a backbone takes RGB in [0, 1] and normalises it as its weights were trained. The
+                    constants are part of its state, so they travel with the weights.
+    size            of images is free. A network that takes only multiples of its patch gets them padded at
+                    the right and at the bottom with the mean colour.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from itertools import pairwise
-from typing import cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm  # also what it is over several processes
 
+from plda.errors import InputError
+from plda.models import resnet10, resnet38d  # noqa: F401  # now timm knows them
 from plda.models.lean import make_lean
-from plda.models.resnet38d import ResNet38d
-from plda.vision import torchvision
-
-resnet = torchvision.models.resnet
+from plda.vision import timm
 
 PROBE = 64  # pixels, side of an image that a network is tried on
-STAGES = ("stage1", "stage2", "stage3", "stage4")  # at stride 4, 8, 16, 32 before dilation
-OWN: dict[str, Callable[[], nn.Module]] = {  # networks that torchvision has no name for
-    "resnet10": lambda: resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1]),  # the smallest of its family
-    "resnet38d": ResNet38d,
-}
+SIZES = ((32, 32), (75, 107))  # heights and widths that a backbone must take: the least one, and an odd one
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a network is built, and how its feature maps are read.
+
+    Attributes:
+        options: of `timm.create_model`, as items.
+        indices: of the maps that the four stages are.
+        norm: whether maps go through the network's final norm.
+        ends_later: whether stage 4 is what the network makes of its last map.
+        multiple: the sides of images must be multiples of it, pixels.
+        strides: of the four stages.
+    """
+
+    options: tuple[tuple[str, Any], ...]
+    indices: tuple[int, ...] = ()
+    norm: bool = False
+    ends_later: bool = False
+    multiple: int = 1
+    strides: tuple[int, ...] = ()
+
+    @property
+    def only_maps(self) -> bool:
+        """Whether the network returns a list of its maps, and nothing else."""
+        return "features_only" in dict(self.options)
+
+    def build(self, name: str) -> nn.Module:
+        """Return the network with fresh weights and without its classifier."""
+        classes = {} if self.only_maps else {"num_classes": 0}
+        return create(name, **classes, **dict(self.options))
+
+    def maps(self, network: Any, x: Tensor) -> list[Tensor]:
+        """Return the four stages, (B, D, h, w) each, of a network's normalised images (B, 3, H, W)."""
+        height, width = (-side % self.multiple for side in x.shape[-2:])
+        if height or width:
+            x = F.pad(x, (0, width, 0, height))
+        if self.only_maps:
+            maps = network(x)
+            return [maps[i] for i in self.indices]
+        last, maps = network.forward_intermediates(x, indices=list(self.indices), norm=self.norm)
+        return [*maps[:-1], last] if self.ends_later else list(maps)
 
 
 class Backbone(nn.Module):
-    """Four stages of a network; `forward` gives each one's features by name.
+    """A network without its classifier; `forward` gives the features of four stages by name.
+
+    Args:
+        name: see `plda.backbone_names`.
+        output_stride: how much smaller the last feature map is. Below 32 the last stages keep their
+            resolution and dilate their kernels instead, as in the DeepLab papers.
+        batch_norm: "trained"; or "frozen": statistics, scale and shift stay as they are.
 
     Attributes:
-        name: of the network that it is of.
-        channels: the number of channels of each named feature map.
-        frozen: whether batch norm keeps its statistics and its scale and shift.
+        name: as given.
+        channels: the number of channels of each stage's features.
+        strides: of each stage's features.
+        mean: (3, 1, 1), subtracted from RGB in [0, 1].
+        deviation: (3, 1, 1), what the difference is divided by.
+
+    Raises:
+        ValueError: the network gives no such maps; it says why.
     """
 
-    def __init__(self, name: str, stages: Mapping[str, nn.Module], frozen: bool) -> None:
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str, *, output_stride: int = 32, batch_norm: str = "trained") -> None:
         super().__init__()
         self.name = name
-        self.stages = nn.ModuleDict(stages)
-        self.frozen = frozen
+        self._reading = reading(name, output_stride)
+        self.network = self._reading.build(name)
+        config = timm.get_pretrained_cfg(name)
+        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(config.std)[:, None, None])
+        self._batch_norm = batch_norm
+        self._kept: frozenset[str] = frozenset()  # names of parameters that do not learn
+        self._learns = True
         self.eval()
-        make_lean(self.stages, self._probe, frozen)
-        self.channels = {name: f.shape[1] for name, f in self._probe().items()}
+        make_lean(self.network, self.probe, batch_norm == "frozen")
+        self.channels = {stage: maps.shape[1] for stage, maps in self.probe().items()}
+        self.strides = dict(zip(STAGES, self._reading.strides, strict=True))
         self.train()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) normalised RGB to {stage: (B, channels[stage], h, w)}, in order."""
-        features = {}
-        for name, stage in self.stages.items():
-            image = stage(image)
-            features[name] = image
-        return features
+        """(B, 3, H, W) RGB in [0, 1] to {stage: (B, channels[stage], h, w)}, in order."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns):
+            maps = self._reading.maps(self.network, self.normalise(image))
+        return dict(zip(STAGES, maps, strict=True))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 1] to the same, of about zero mean and unit deviation."""
+        return (image - self.mean) / self.deviation
 
     def train(self, mode: bool = True) -> "Backbone":
-        """As for any module, but frozen batch norm stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            for norm in self._norms():
+        """As for any module, but what is frozen stays in evaluation mode."""
+        super().train(mode and self._learns)
+        for name, norm in self._norms():
+            if self._batch_norm == "frozen" or f"{name}.weight" in self._kept:
                 norm.eval()
         return self
 
-    def _norms(self) -> list[nn.Module]:
-        return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
+    def freeze(self, what: str) -> None:
+        """Keep layers from learning.
+
+        Args:
+            what: "none"; "stem": those before the first block; "all".
+        """
+        self._learns = what != "all"
+        self._kept = stem(self.network) if what == "stem" else frozenset()
+        for name, weight in self.network.named_parameters():
+            if name in self._kept or not self._learns:
+                weight.requires_grad_(False)
+        self.train(self.training)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy a network's weights, by timm's names; those of a classifier may be among them.
+
+        Raises:
+            RuntimeError: some are missing, or of other shapes.
+        """
+        own = self.network.state_dict()
+        self.network.load_state_dict({name: value for name, value in weights.items() if name in own})
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether `batch_norm` means anything to it."""
+        return any(self._norms())
+
+    def _norms(self) -> Iterator[tuple[str, nn.Module]]:
+        return ((name, m) for name, m in self.network.named_modules() if isinstance(m, _BatchNorm))
 
     @torch.no_grad()
-    def _probe(self) -> dict[str, Tensor]:
+    def probe(self) -> dict[str, Tensor]:
+        """Return the features of a small black image."""
         features: dict[str, Tensor] = self(torch.zeros(1, 3, PROBE, PROBE))
         return features
 
@@ -81,90 +181,109 @@ class Network(nn.Module):
         return torch.contiguous_format if apart else torch.channels_last
 
 
-def classifier(name: str) -> nn.Module:
-    """The network `name`, freshly initialised; its weights have the names that files of them have."""
-    network: nn.Module = OWN[name]() if name in OWN else torchvision.models.get_model(name, weights=None)
+def create(name: str, **options: Any) -> nn.Module:
+    """Return a network of timm's with fresh weights, its residual branches open.
+
+    timm draws them so that they add nothing at first: the last batch norm of each has scale 0. A training of
+    a few epochs never makes up for that (docs/measured/backbones.md).
+    """
+    network: nn.Module = timm.create_model(name, **options)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.is_meta and not module.weight.any():
+            nn.init.ones_(module.weight)
     return network
 
 
-def build_backbone(name: str, *, output_stride: int = 32, batch_norm: str = "trained") -> Backbone:
-    """A backbone with fresh weights.
+@cache
+def reading(name: str, output_stride: int | None = None) -> Reading:
+    """Find out how a network gives its maps, without allocating its weights.
 
     Args:
-        name: see `plda.params.Backbone`.
-        output_stride: 8, 16 or 32: how much smaller the last feature map is. Below 32 the last stages keep
-            their resolution and dilate their kernels instead, as the DeepLab papers do.
-        batch_norm: "trained" or "frozen".
-    """
-    stages = _split(classifier(name))
-    if output_stride < 32:
-        _keep_resolution(stages, output_stride)
-    return Backbone(name, stages, frozen=batch_norm == "frozen")
-
-
-def load_backbone(backbone: Backbone, name: str, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights, named as in `classifier`, into a backbone of the same name.
+        name: of the network.
+        output_stride: that its last map must have; None: any.
 
     Raises:
-        RuntimeError: the weights are of another network.
+        ValueError: it has no such weights as its name says, gives no maps of images of any size, or has
+            another output stride and cannot change it.
     """
-    network = classifier(name)
-    network.load_state_dict(weights)
-    for stage, modules in _split(network).items():
-        backbone.stages[stage].load_state_dict(modules.state_dict())
-
-
-def _split(network: nn.Module) -> "OrderedDict[str, nn.Module]":
-    """The four stages of a network, cut where its resolution halves; no classifier."""
-    match network:
-        case ResNet38d():
-            parts = network.stages()
-        case resnet.ResNet():
-            stem = [network.conv1, network.bn1, network.relu, network.maxpool]
-            parts = [nn.Sequential(*stem, network.layer1), network.layer2, network.layer3, network.layer4]
-        case _:
-            blocks = list(network.get_submodule("features").children())
-            halving = [i for i, block in enumerate(blocks) if _stride(block) > 1]
-            cuts = [0, *halving[-3:], len(blocks)]
-            parts = [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)]
-    return OrderedDict(zip(STAGES, parts, strict=True))
-
-
-def _stride(block: nn.Module) -> int:
-    return max((m.stride[0] for m in block.modules() if isinstance(m, nn.Conv2d)), default=1)
-
-
-def _keep_resolution(stages: Mapping[str, nn.Module], output_stride: int) -> None:
-    """Undo, in place, each halving beyond `output_stride`, and dilate the kernels behind it.
-
-    What a convolution sees has stride s in the network as it is, which a look at an image tells, whatever
-    path leads there. A kernel then takes each (s / output_stride)-th pixel: the same ones as before.
-    """
-    for convolution, seen in _strides_seen(stages).items():
-        given = seen * convolution.stride[0]
-        if given <= output_stride:
+    architecture, _, tag = name.partition(".")
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in tags:
+        raise ValueError(f"{name}: timm knows no weights {tag!r}, only {', '.join(tags) or 'none'}")
+    reason, found = "", set()
+    for options in _ways(output_stride):
+        try:
+            tried = _tried(name, options)
+        except Exception as error:  # what a network says to an option or a size, it says in many ways
+            reason = reason or str(error).partition("\n")[0]
             continue
-        convolution.stride = (max(1, output_stride // seen),) * 2
-        kernel = convolution.kernel_size[0]
-        if kernel > 1:
-            spacing = max(1, seen // output_stride)
-            convolution.dilation = (spacing, spacing)
-            # an even kernel (ConvNeXt's 2x2) has no symmetric padding
-            pad = spacing * (kernel - 1)
-            convolution.padding = "same" if pad % 2 else (pad // 2, pad // 2)
+        if output_stride in (None, tried.strides[-1]):
+            return tried
+        found.add(tried.strides[-1])
+    if found:
+        own = " or ".join(str(stride) for stride in sorted(found))
+        raise ValueError(
+            f"output_stride: must be {own} with {name}, which cannot change it, got {output_stride}"
+        )
+    raise ValueError(f"{name}: gives no feature maps of images of any size ({reason}); take another network")
+
+
+def refuse_unfit(params: Mapping[str, Any]) -> None:
+    """Refuse params, as parsed, whose networks give no maps, or none of the output stride that is asked for.
+
+    Raises:
+        InputError: names the field.
+    """
+    for role, stage in (("cams", "train_cam"), ("segmenter", "train_segmenter")):
+        try:
+            reading(params["download_backbone"][role]["name"], params[stage]["output_stride"])
+        except ValueError as error:
+            of_stride = str(error).startswith("output_stride")
+            field = f"{stage}." if of_stride else f"download_backbone.{role}.name: "
+            raise InputError(f"params: {field}{error}") from error
+
+
+def _ways(output_stride: int | None) -> Iterator[tuple[tuple[str, Any], ...]]:
+    """Options with which a network might have the stride and take images of any size, likely ones first."""
+    any_size = ((), (("dynamic_img_size", True),), (("strict_img_size", False),))
+    dilated = (("output_stride", output_stride),)
+    if output_stride and output_stride < 32:
+        yield dilated
+        yield (*dilated, ("features_only", True))  # MobileNetV3 dilates only so
+    yield from any_size
 
 
 @torch.no_grad()
-def _strides_seen(stages: Mapping[str, nn.Module]) -> dict[nn.Conv2d, int]:
-    """How much smaller than the image are the maps that each convolution is given."""
-    network = nn.Sequential(*stages.values()).eval()
-    seen: dict[nn.Conv2d, int] = {}
+def _tried(name: str, options: tuple[tuple[str, Any], ...]) -> Reading:
+    """See which maps a network gives; raises whatever it does where it gives none."""
+    with torch.device("meta"):  # shapes alone
+        how = Reading(options)
+        network: Any = how.build(name).eval()
+        info = network.feature_info
+        reductions = info.reduction() if how.only_maps else [level["reduction"] for level in info]
+        if min(reductions) == max(reductions):
+            count = len(reductions)
+            how = replace(how, indices=tuple(count * k // 4 - 1 for k in (1, 2, 3, 4)), norm=True)
+        else:
+            how = replace(how, indices=tuple(range(len(reductions)))[-4:])
+        if not how.only_maps:
+            x = torch.zeros(1, 3, 16 * reductions[-1], 16 * reductions[-1])
+            last, maps = network.forward_intermediates(x, indices=list(how.indices))
+            how = replace(how, ends_later=last.ndim == 4 and last.shape[2:] == maps[-1].shape[2:])
+        images = [torch.zeros(1, 3, *size) for size in SIZES]
+        try:
+            maps = [how.maps(network, image) for image in images][-1]
+        except Exception:
+            how = replace(how, multiple=reductions[-1])
+            maps = [how.maps(network, image) for image in images][-1]
+        side = 32 * how.multiple if how.multiple > 1 else 128
+        maps = how.maps(network, torch.zeros(1, 3, side, side))
+    if len(maps) < len(STAGES):
+        raise ValueError(f"it has {len(maps)} maps, 4 are needed")
+    return replace(how, strides=tuple(side // m.shape[-1] for m in maps))
 
-    def note(convolution: nn.Module, given: tuple[Tensor]) -> None:
-        seen[cast(nn.Conv2d, convolution)] = PROBE // given[0].shape[-1]
 
-    hooks = [m.register_forward_pre_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    network(torch.zeros(1, 3, PROBE, PROBE))
-    for hook in hooks:
-        hook.remove()
-    return seen
+def stem(network: Any) -> frozenset[str]:
+    """Return the names of the parameters that come before the first block, as timm groups them."""
+    groups = timm.models.group_parameters(network, network.group_matcher(), reverse=True)
+    return frozenset(name for name, group in groups.items() if group == 0)

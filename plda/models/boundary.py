@@ -13,6 +13,7 @@ from plda.models.saved import Kind
 
 CHANNELS = 32  # of each stage's share
 GROUPS = 4
+STRIDE = 4
 
 
 class BoundaryNetwork(Network):
@@ -33,10 +34,12 @@ class BoundaryNetwork(Network):
         self.head = nn.Conv2d(CHANNELS * len(self.narrow), 1, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB to the boundary's logits, (B, 1, h, w) float32 at stride 4."""
+        """(B, 3, H, W) RGB in [0, 1] to the boundary's logits, (B, 1, h, w) float32 at stride 4."""
         with torch.no_grad():
             features = self.backbone(image)
         size = features["stage1"].shape[-2:]
+        if self.backbone.strides["stage1"] > STRIDE:
+            size = torch.Size(-(-side // STRIDE) for side in image.shape[-2:])
         parts = [
             F.interpolate(narrow(features[stage]), size, mode="bilinear", align_corners=False).relu()
             for stage, narrow in self.narrow.items()

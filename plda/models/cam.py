@@ -40,7 +40,7 @@ class CamNetwork(Network):
         nn.init.normal_(self.head.weight, std=0.01)
 
     def forward(self, image: Tensor) -> CamOutput:
-        """What it says of (B, 3, H, W) normalised RGB."""
+        """What it says of (B, 3, H, W) RGB in [0, 1]."""
         features = self.backbone(image)
         scores = self.head(features["stage4"]).float()  # mixed precision is too coarse for thresholds
         return CamOutput(features, scores, scores.relu(), scores.mean(dim=(2, 3)))

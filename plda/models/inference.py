@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from plda.data.transforms import LEAST_SIDE, full_precision, normalise, resize
-from plda.models.backbones import PROBE, Network
-from plda.models.lean import FrozenBatchNorm2d, norms_behind_convolutions
+from plda.data.transforms import LEAST_SIDE, full_precision, resize, unit
+from plda.models.backbones import PROBE, STAGES, Backbone, Network
+from plda.models.lean import ActiveBatchNorm2d, norms_behind_convolutions
 
 
 class Inference:
@@ -25,33 +25,53 @@ class Inference:
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
         fold_batch_norm(network.eval())
-        first, *others = network.requires_grad_(False).backbone.stages.items()
         if dtype != torch.float32:
-            network.backbone.stages[first[0]] = _Float32(first[1], dtype)
-            for _, stage in others:
-                stage.to(dtype)
+            _lower(network.requires_grad_(False).backbone, dtype)
         self._layout = network.layout_on(device)
         self._network = network.to(device, memory_format=self._layout)  # type: ignore[call-overload]
         self._device, self._dtype = device, dtype
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Any:
-        """Return what the network says of (B, 3, H, W) normalised RGB on its device."""
+        """Return what the network says of (B, 3, H, W) RGB in [0, 1] on its device."""
         mixed = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype if mixed else None, enabled=mixed):
             return self._network(images.contiguous(memory_format=self._layout))
 
 
 class _Float32(nn.Module):
-    """A module that computes in float32 in mixed precision, too; what comes out is of type `dtype`."""
+    """A module that computes in float32 in mixed precision, too."""
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.dtype = module, dtype
+        self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
         with full_precision(x):
-            return self.module(x.float()).to(self.dtype)  # type: ignore[no-any-return]
+            return self.module(x.float())  # type: ignore[no-any-return]
+
+
+def _lower(backbone: Backbone, dtype: torch.dtype) -> None:
+    """Keep a backbone's weights in `dtype`, but those that stage 1 is made with."""
+    names = {module: name for name, module in backbone.named_modules()}
+    first = _before_stage1(backbone)
+    for module, name in names.items():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if module in first:
+                backbone.set_submodule(name, _Float32(module))
+            else:
+                module.to(dtype)
+
+
+def _before_stage1(backbone: Backbone) -> set[nn.Module]:
+    """Return the modules that have run when the first map is there; none if it is no module's output."""
+    ran: list[tuple[nn.Module, Any]] = []
+    hooks = [m.register_forward_hook(lambda m, _, out: ran.append((m, out))) for m in backbone.modules()]
+    first = backbone.probe()[STAGES[0]]
+    for hook in hooks:
+        hook.remove()
+    ends = [i for i, (_, out) in enumerate(ran) if out is first]
+    return {module for module, _ in ran[: ends[-1] + 1]} if ends else set()
 
 
 @torch.no_grad()
@@ -61,14 +81,14 @@ def fold_batch_norm(network: nn.Module) -> None:
     Args:
         network: in evaluation mode, on the CPU; takes (B, 3, H, W).
     """
+    for module in network.modules():  # what `make_lean` has merged, apart again
+        module.__dict__.pop("norms", None)
+        module.__dict__.pop("done", None)
     pairs = norms_behind_convolutions(network, lambda: network(torch.zeros(1, 3, PROBE, PROBE)))
     names = {module: name for name, module in network.named_modules()}
     for convolution, norm in pairs:
-        convolution.__class__ = nn.Conv2d
-        if isinstance(norm, FrozenBatchNorm2d):
-            norm.done = False
         network.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
-        network.set_submodule(names[norm], nn.Identity())
+        network.set_submodule(names[norm], norm.act if isinstance(norm, ActiveBatchNorm2d) else nn.Identity())
 
 
 @torch.no_grad()
@@ -83,7 +103,7 @@ def multi_scale(
     """Average what a network says of images at several sizes, mirrored too.
 
     Args:
-        network: (B, 3, H, W) normalised RGB to maps (B, C, h, w).
+        network: (B, 3, H, W) RGB in [0, 1] to maps (B, C, h, w).
         images: (B, 3, H, W) uint8 RGB.
         size: (h, w) of what comes out.
         scales: factors of the images' size.
@@ -92,11 +112,11 @@ def multi_scale(
     Returns:
         (B, C, h, w) float32, the mean over scales and mirror images of the maps resized to `size`.
     """
-    normalised, count = normalise(images), len(images)
+    pixels, count = unit(images), len(images)
     height, width = images.shape[-2:]
     total: Tensor | None = None
     for scale in scales:
-        x = resize(normalised, [max(LEAST_SIDE, round(side * scale)) for side in (height, width)])
+        x = resize(pixels, [max(LEAST_SIDE, round(side * scale)) for side in (height, width)])
         maps = resize(network(torch.cat([x, x.flip(-1)]) if flip else x).float(), size)
         if flip:
             maps = (maps[:count] + maps[count:].flip(-1)) / 2

@@ -7,18 +7,25 @@
 - torch keeps the input of batch norm even where nothing needs its values, and a copy of the input of ReLU6
   beside its output, which is enough. On a CPU only: nobody has tried it on a GPU.
 
-A layer becomes lean by another class; its state and its name stay.
+A layer becomes lean by another class; its state and its name stay. timm's layers are known as well as
+torch's: convolutions that pad as TensorFlow does, and batch norm with the activation behind it.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from plda.data.transforms import full_precision
+from plda.vision import timm
+
+ActiveBatchNorm2d: Any = timm.layers.BatchNormAct2d
 
 
 def make_lean(network: nn.Module, run: Callable[[], object], frozen: bool) -> None:
@@ -29,11 +36,9 @@ def make_lean(network: nn.Module, run: Callable[[], object], frozen: bool) -> No
         run: has the network look at some image.
         frozen: whether batch norm is; else it is left alone.
     """
-    lean: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d, nn.ReLU6: ReLU6}
-    if frozen:
-        lean[nn.BatchNorm2d] = FrozenBatchNorm2d
     for module in network.modules():
-        module.__class__ = lean.get(type(module), type(module))
+        lean = LEAN.get(type(module)) or (LEAN_FROZEN.get(type(module)) if frozen else None)
+        module.__class__ = lean or type(module)
         if isinstance(module, FrozenBatchNorm2d):
             module.requires_grad_(False)
     for convolution, norm in norms_behind_convolutions(network, run) if frozen else ():
@@ -48,32 +53,52 @@ def make_lean(network: nn.Module, run: Callable[[], object], frozen: bool) -> No
 def norms_behind_convolutions(
     network: nn.Module, run: Callable[[], object]
 ) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Return each batch norm whose input is what a convolution has made, with that convolution.
+    """Return each batch norm whose input is what a convolution has made, for it alone, with that convolution.
 
     Args:
         network: in evaluation mode.
         run: has the network look at some image.
     """
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # an output is kept, so that no other one gets its id
-    pairs = []
+    made: dict[int, tuple[Any, Tensor]] = {}  # an output is kept, so that no other one gets its id
+    found: list[tuple[Any, Any, int]] = []
+    uses = _Uses()
 
     def note(convolution: nn.Module, _: Any, output: Tensor) -> None:
         assert isinstance(convolution, nn.Conv2d)
         made[id(output)] = convolution, output
+        uses.count[id(output)] = 0  # another tensor may have had the id
 
     def match(norm: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         if id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])][0], norm))
+            found.append((made[id(inputs[0])][0], norm, id(inputs[0])))
 
-    hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    norms = [m for m in network.modules() if type(m) in (nn.BatchNorm2d, FrozenBatchNorm2d)]
-    hooks += [m.register_forward_pre_hook(match) for m in norms]
-    with torch.no_grad():
+    hooks = [m.register_forward_hook(note) for m in network.modules() if type(m) in CONVOLUTIONS]
+    hooks += [m.register_forward_pre_hook(match) for m in network.modules() if type(m) in NORMS]
+    with torch.no_grad(), uses:
         run()
     for hook in hooks:
         hook.remove()
-    return pairs
+    calls = Counter(layer for *pair, _ in found for layer in pair)
+    return [
+        (convolution, norm)
+        for convolution, norm, output in found
+        if uses.count[output] == calls[convolution] == calls[norm] == 1
+    ]
+
+
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts, within, how many operations each tensor is an argument of, by its id."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: Counter[int] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.count.update(id(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+        return func(*args, **(kwargs or {}))
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -96,10 +121,18 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         if self.done:
             return x
         if not is_lean(x):
-            return super().forward(x)
+            return nn.BatchNorm2d.forward(self, x)
         return _FrozenBatchNorm.apply(  # type: ignore[no-any-return,no-untyped-call]
             x, self.weight, self.bias, self.running_mean, self.running_var, self.eps
         )
+
+
+class FrozenActiveBatchNorm2d(FrozenBatchNorm2d, ActiveBatchNorm2d):  # type: ignore[misc]
+    """The same, with timm's activation behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same size."""
+        return self.act(self.drop(FrozenBatchNorm2d.forward(self, x)))  # type: ignore[no-any-return,operator]
 
 
 class Conv2d(nn.Conv2d):
@@ -122,6 +155,22 @@ class Conv2d(nn.Conv2d):
             return convolve(x, weight, bias)
         with full_precision(x):
             return convolve(x.to(weight.dtype), weight, bias)
+
+
+class SameConv2d(Conv2d, timm.layers.Conv2dSame):  # type: ignore[misc]
+    """The same, padded as TensorFlow does, without timm's branches, over which ONNX's exporter takes long."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        pads = []
+        for dimension in (1, 0):  # of the last side first, as F.pad has it
+            reach = self.dilation[dimension] * (self.kernel_size[dimension] - 1) + 1
+            stride = self.stride[dimension]
+            pad = reach - 1 - (x.shape[2 + dimension] - 1) % stride
+            if reach < stride:
+                pad = max(pad, 0)
+            pads += [pad // 2, pad - pad // 2]
+        made: Tensor = super()._conv_forward(F.pad(x, pads), weight, bias)
+        return made
 
 
 class ReLU6(nn.ReLU6):
@@ -172,3 +221,16 @@ class _ReLU6(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradient, y, 0.0, 6.0)  # type: ignore[no-any-return]
+
+
+LEAN: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: Conv2d,
+    timm.layers.Conv2dSame: SameConv2d,
+    nn.ReLU6: ReLU6,
+}
+LEAN_FROZEN: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: FrozenBatchNorm2d,
+    ActiveBatchNorm2d: FrozenActiveBatchNorm2d,
+}
+CONVOLUTIONS = {nn.Conv2d, Conv2d, timm.layers.Conv2dSame, SameConv2d}
+NORMS = {*LEAN_FROZEN, *LEAN_FROZEN.values()}

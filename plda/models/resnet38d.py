@@ -30,14 +30,16 @@ and in the code that the released weights come from (github.com/itijyou/ademxapp
 (gamma) either and normalises images as we do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from plda.errors import InputError
+from plda.vision import timm
 
 WIDTH = 64  # channels after conv1a; all others are multiples of it
 RELEASE = "ilsvrc-cls_rna-a1_cls1000_ep-0001.params"  # the authors' file
@@ -77,46 +79,69 @@ CUTS = ("b4", "b5", "b6")  # where a stage begins
 
 
 class ResNet38d(nn.ModuleDict):
-    """The layers under their published names, freshly initialised as for ImageNet; `stages` connects them."""
+    """The layers under their published names, freshly initialised as for ImageNet; no classifier.
 
-    def __init__(self) -> None:
+    Args:
+        output_stride: 8, 16 or 32. Where the input of a convolution has stride s in the network as it was
+            trained, it halves the resolution no further than to this, and its kernel takes each
+            (s / output_stride)-th pixel: the same ones as there.
+    """
+
+    def __init__(self, output_stride: int = 32) -> None:
         layers: dict[str, nn.Module] = {"conv1a": _convolution(3, WIDTH, kernel=3)}
-        channels = WIDTH
+        channels, seen = WIDTH, 1
         for level in LEVELS:
             for name in level.names():
-                layers[name] = _block(channels, level, first=name == level.name)
-                channels = WIDTH * level.widths[-1]
+                first = name == level.name
+                layers[name] = _block(channels, level, first, seen, output_stride)
+                channels, seen = WIDTH * level.widths[-1], seen * (level.stride if first else 1)
         layers["bn7"] = nn.BatchNorm2d(channels)
         super().__init__(layers)
+        ends = ((4, 4, "b4"), (8, 8, "b5"), (16, 16, "b6"), (64, 32, "bn7"))
+        self.feature_info = [
+            {"num_chs": WIDTH * width, "reduction": min(stride, output_stride), "module": name}
+            for width, stride, name in ends
+        ]
 
-    def stages(self) -> list[nn.Module]:
-        """Four stages, (B, 3, H, W) to (B, D, h, w), which share the layers."""
-        stages = [[self["conv1a"]]]
+    def forward_intermediates(
+        self, x: Tensor, indices: Sequence[int] = (0, 1, 2, 3), **_: Any
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the last features and the chosen stages', of (B, 3, H, W), as timm's networks do."""
+        stages = []
+        x = self["conv1a"](x)
         for level in LEVELS:
-            first, *rest = (cast(nn.ModuleDict, self[name]) for name in level.names())
-            stages[-1] += _activation(first["bn_branch2a"])
-            if level.name in CUTS:
-                stages.append([])
-            stages[-1].append(Sum(_branch2(first, level.dropout), first["conv_branch1"]))
-            for block in rest:
-                branch2 = nn.Sequential(*_activation(block["bn_branch2a"]), _branch2(block, level.dropout))
-                stages[-1].append(Sum(branch2, nn.Identity()))
-        stages[-1] += _activation(self["bn7"])
-        return [nn.Sequential(*modules) for modules in stages]
+            for name in level.names():
+                block = cast(nn.ModuleDict, self[name])
+                active = _active(block["bn_branch2a"], x)
+                if name in CUTS:
+                    stages.append(active)
+                shortcut = block["conv_branch1"](active) if name == level.name else x
+                x = shortcut + self._branch2(block, active, level.dropout)
+        stages.append(_active(self["bn7"], x))
+        return stages[-1], [stages[i] for i in indices]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return how parameters are grouped, the stem first, as timm's networks do."""
+        return {"stem": "^conv1a", "blocks": [("^b([2-7])" if coarse else r"^b([2-7])_?(\d+)?", None)]}
+
+    def _branch2(self, block: nn.ModuleDict, active: Tensor, dropout: float) -> Tensor:
+        """Return a block's branch 2 behind its first batch norm and ReLU."""
+        x: Tensor = block["conv_branch2a"](active)
+        for name in ("2b1", "2b2"):
+            if f"conv_branch{name}" in block:
+                x = F.dropout2d(_active(block[f"bn_branch{name}"], x), dropout, self.training)
+                x = block[f"conv_branch{name}"](x)
+        return x
 
 
-class Sum(nn.Module):
-    """What two branches make of the same map, added."""
+default_cfgs = timm.models.generate_default_cfgs({"resnet38d": {"num_classes": 0}})  # normalised as usual
 
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first = first
-        self.second = second
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, D, h, w)."""
-        total: Tensor = self.first(x) + self.second(x)
-        return total
+@timm.models.register_model  # type: ignore[untyped-decorator]
+def resnet38d(pretrained: bool = False, output_stride: int = 32, **_: Any) -> ResNet38d:
+    """Build it for timm's registry, under this function's name; it has no weights to download."""
+    assert not pretrained
+    return ResNet38d(output_stride)
 
 
 def from_release(arrays: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -152,36 +177,32 @@ def _release_name(name: str) -> str:
     return f"{'aux' if value.startswith('moving') else 'arg'}:{layer}_{value}"
 
 
-def _convolution(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    convolution = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False)
+def _convolution(channels: int, out: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    convolution = nn.Conv2d(
+        channels, out, kernel, stride, padding=kernel // 2 * dilation, dilation=dilation, bias=False
+    )
     nn.init.kaiming_normal_(convolution.weight)
     return convolution
 
 
-def _block(channels: int, level: Level, first: bool) -> nn.ModuleDict:
-    """The layers of one block, in order."""
+def _block(channels: int, level: Level, first: bool, seen: int, output_stride: int) -> nn.ModuleDict:
+    """The layers of one block, in order; `seen` is the stride of what it is given, before dilation."""
+
+    def convolution(channels: int, out: int, kernel: int, seen: int, stride: int) -> nn.Conv2d:
+        stride = max(1, min(stride, output_stride // seen))
+        return _convolution(channels, out, kernel, stride, max(1, seen // output_stride) if kernel > 1 else 1)
+
     layers: dict[str, nn.Module] = {}
-    into, stride = channels, level.stride if first else 1
+    into, given, stride = channels, seen, level.stride if first else 1
     kernels = (3, 3) if len(level.widths) == 2 else (1, 3, 1)
     for name, kernel, width in zip(("2a", "2b1", "2b2"), kernels, level.widths, strict=False):
         layers[f"bn_branch{name}"] = nn.BatchNorm2d(into)
-        layers[f"conv_branch{name}"] = _convolution(into, WIDTH * width, kernel, stride)
-        into, stride = WIDTH * width, 1
+        layers[f"conv_branch{name}"] = convolution(into, WIDTH * width, kernel, given, stride)
+        into, given, stride = WIDTH * width, given * stride, 1
     if first:
-        layers["conv_branch1"] = _convolution(channels, into, kernel=1, stride=level.stride)
+        layers["conv_branch1"] = convolution(channels, into, 1, seen, level.stride)
     return nn.ModuleDict(layers)
 
 
-def _activation(norm: nn.Module) -> list[nn.Module]:
-    return [norm, nn.ReLU(inplace=True)]
-
-
-def _branch2(block: nn.ModuleDict, dropout: float) -> nn.Module:
-    """A block's branch 2 behind its first batch norm and ReLU."""
-    modules = [block["conv_branch2a"]]
-    for name in ("2b1", "2b2"):
-        if f"conv_branch{name}" in block:
-            modules += _activation(block[f"bn_branch{name}"])
-            modules += [nn.Dropout2d(dropout)] if dropout else []
-            modules.append(block[f"conv_branch{name}"])
-    return nn.Sequential(*modules)
+def _active(norm: nn.Module, x: Tensor) -> Tensor:
+    return F.relu(norm(x), inplace=True)

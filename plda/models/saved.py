@@ -6,6 +6,7 @@ of the networks that it uses, and on no other.
 
 import io
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from plda.errors import InputError
 from plda.files import write_bytes
-from plda.models.backbones import Backbone, Network, build_backbone, load_backbone
+from plda.models.backbones import Backbone, Network
 from plda.params import Backbone as BackboneName
-from plda.params import Section, check
+from plda.params import OutputStride, Section, check
 from plda.randomness import mixed
 
 
@@ -28,7 +29,7 @@ class _Described(Section):
 
     kind: Literal["cam", "boundary", "segmenter"]
     backbone: BackboneName
-    output_stride: Literal[8, 16, 32]
+    output_stride: OutputStride
     batch_norm: Literal["trained", "frozen"]
     head: str
     classes: Annotated[list[str], Field(min_length=2, max_length=255)]
@@ -42,7 +43,7 @@ class Architecture:
     Attributes:
         kind: "cam", "boundary" or "segmenter".
         backbone: see `plda.params.Backbone`.
-        output_stride: 8, 16 or 32.
+        output_stride: of the last feature map.
         batch_norm: "trained" or "frozen".
         head: a segmenter's head, see `Segmenter`; a CAM network's baseline, see `build_baseline`; else "".
         classes: class names, background first.
@@ -75,18 +76,37 @@ class Kind(Generic[N]):
 
     def build(self, architecture: Architecture) -> N:
         """Return the network with fresh weights."""
-        backbone = build_backbone(
+        backbone = Backbone(
             architecture.backbone,
             output_stride=architecture.output_stride,
             batch_norm=architecture.batch_norm,
         )
         return self.on(backbone, architecture)
 
-    def start(self, architecture: Architecture, weights: Mapping[str, Tensor], seed: int) -> N:
-        """Return the network with a head drawn from `seed`; `weights` of the backbone: see `classifier`."""
+    def start(
+        self, architecture: Architecture, weights: Mapping[str, Tensor], seed: int, freeze: str = "none"
+    ) -> N:
+        """Return the network as a training begins.
+
+        Args:
+            architecture: what it is.
+            weights: of its backbone, see `Backbone.load`.
+            seed: of its head.
+            freeze: what of the backbone does not learn, see `Backbone.freeze`.
+
+        Raises:
+            InputError: the backbone gives no maps of such an output stride.
+        """
         torch.manual_seed(mixed(seed, 1))
-        network = self.build(architecture)
-        load_backbone(network.backbone, architecture.backbone, weights)
+        try:
+            network = self.build(architecture)
+        except ValueError as error:
+            raise InputError(f"params: {error}") from error
+        network.backbone.load(weights)
+        network.backbone.freeze(freeze)
+        if not network.backbone.has_batch_norm:
+            said = f"batch_norm: {architecture.batch_norm}"
+            print(f"{said}: no effect, {architecture.backbone} has none", file=sys.stderr, flush=True)
         return network
 
 
@@ -146,6 +166,12 @@ def read_network(path: Path, kind: Kind[N], classes: Sequence[str] | None = None
             f"the data set has {', '.join(classes)}"
         )
     return architecture, network
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Return what a file of `save_network` says for whoever opens it, beside what `read_network` reads."""
+    said: dict[str, Any] = load(path).get("about") or {}
+    return said
 
 
 def save(path: Path, content: Any) -> None:

@@ -134,7 +134,7 @@ class SeamNetwork(Network):
         nn.init.xavier_uniform_(self.correlation.weight, gain=4)
 
     def forward(self, image: Tensor) -> CamOutput:
-        """What it says of (B, 3, H, W) normalised RGB; its maps are refined, in [0, 1]."""
+        """What it says of (B, 3, H, W) RGB in [0, 1]; its maps are refined, in [0, 1]."""
         return self.look(image).output
 
     def look(self, image: Tensor) -> View:
@@ -143,7 +143,7 @@ class SeamNetwork(Network):
         scores = self.head(features["stage4"]).float()  # mixed precision is too coarse for thresholds
         with full_precision(image):  # nor would affinities keep their digits
             size = scores.shape[-2:]
-            inputs = image, features["stage2"].detach(), features["stage3"].detach()
+            inputs = self.backbone.normalise(image), features["stage2"].detach(), features["stage3"].detach()
             colours, fine, coarse = (resize(x.float(), size) for x in inputs)
             likeness = [colours, self.narrow2(fine).relu(), self.narrow3(coarse).relu()]
             refined = pixel_correlation(prepared(scores), self.correlation(torch.cat(likeness, dim=1)))

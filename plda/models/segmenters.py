@@ -96,7 +96,7 @@ class Segmenter(Network):
                 raise ValueError(f"head: {head!r} is unknown")
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB to class scores, (B, C, H, W), background first."""
+        """(B, 3, H, W) RGB in [0, 1] to class scores, (B, C, H, W), background first."""
         features = self.backbone(image)
         if isinstance(self.head, LrasppHead):
             scores = self.head(features["stage2"], features["stage4"])

@@ -1,26 +1,48 @@
-"""Where a backbone's first weights come from: random numbers, torchvision's release, a URL, a file."""
+"""Where a backbone's first weights come from: random numbers, timm's release, a URL, a file.
 
-import hashlib
+Layouts that are read:
+
+    timm          timm's names, or those of a release that timm converts (of DINOv2, ConvNeXt, ...)
+    torchvision   other names for the same tensors in the same order, as of torchvision's MobileNetV2. Its
+                  ResNets have timm's names
+    MXNet         the file of resnet38d's authors
+"""
+
 import re
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
 
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plda.data.download import Unavailable, fetch
 from plda.errors import InputError
-from plda.files import need_space
-from plda.models.backbones import build_backbone, classifier, load_backbone
+from plda.files import need_space, sha256
+from plda.models.backbones import create
+from plda.models.hub import fetch_from_hub
 from plda.models.mxnet_file import is_mxnet_file, read_mxnet_file
 from plda.models.resnet38d import RELEASE, from_release
 from plda.models.saved import load
 from plda.params import Weights
 from plda.randomness import mixed
-from plda.vision import torchvision
+from plda.vision import timm
 
-LARGEST = 500_000_000  # bytes; more than any weight file on offer
+LARGEST = 2_000_000_000  # bytes; more than most weight files on offer
+WITHIN = ("model_ema", "state_dict", "model")  # under which a training script may keep the tensors
+UNFIT = (  # what reading a file that is no such file, or of another network, may raise
+    InputError,
+    safetensors.SafetensorError,
+    RuntimeError,
+    AttributeError,
+    TypeError,
+    KeyError,
+    ValueError,
+)
 UNRELEASED = {
     "resnet10": "there are no ImageNet weights of resnet10; take `random`, or another network",
     "resnet38d": "the ImageNet weights of resnet38d have no release that stays; "
@@ -28,11 +50,24 @@ UNRELEASED = {
 }
 
 
-def first_weights(weights: Weights, field: str, seed: int, near: Path) -> Mapping[str, Tensor]:
-    """A backbone's weights, named as in `classifier`, as `weights.weights` says.
+@dataclass(frozen=True)
+class FirstWeights:
+    """A backbone's first weights.
 
-    `random`: drawn from `seed`. `imagenet`: torchvision's release. A URL: downloaded. Anything else: a file.
-    A file is torch's, or for resnet38d the one that its authors made with MXNet; its content tells which.
+    Attributes:
+        tensors: by timm's names, without the classifier.
+        origin: what they are, in words: where they come from, repository, revision, sha256, licence, layout.
+    """
+
+    tensors: dict[str, Tensor]
+    origin: dict[str, str]
+
+
+def first_weights(weights: Weights, field: str, seed: int, near: Path) -> FirstWeights:
+    """Return a backbone's weights, as `weights.weights` says.
+
+    `random`: drawn from `seed`. `pretrained`: timm's release, from its hub. A URL: downloaded. Anything
+    else: a file, whose content tells its layout.
 
     Args:
         weights: what is asked for.
@@ -41,59 +76,135 @@ def first_weights(weights: Weights, field: str, seed: int, near: Path) -> Mappin
         near: a path on the disk where downloads may be put.
 
     Raises:
-        InputError: it cannot be had, has another checksum, or does not fit the network.
+        InputError: they cannot be had, have another checksum, or do not fit the network.
     """
-    if weights.weights == "random":
+    name, where = weights.name, weights.weights
+    if where == "random":
         torch.manual_seed(mixed(seed, 0))
-        return classifier(weights.name).state_dict()
-    where = weights.weights
-    checksum = weights.sha256
-    if where == "imagenet":
-        where, checksum = release(weights.name, field)
+        return FirstWeights(dict(_body(name).state_dict()), {"from": "random numbers"})
+    if where == "pretrained":
+        return _released(weights, field, near)
     if re.match("https?://", where):
-        need_space(near, LARGEST)
-        with tempfile.TemporaryDirectory(dir=near.parent) as folder:
-            file = Path(folder) / "weights.pt"
-            _download(where, file, field)
-            return _checked(file, where, checksum, weights.name, field)
-    return _checked(Path(where), where, checksum, weights.name, field)
+        return _downloaded(where, weights, field, near)
+    return _read(Path(where), weights, field, where, {"from": "a file", "file": PurePosixPath(where).name})
 
 
-def release(name: str, field: str) -> tuple[str, str]:
-    """URL and the first digits of the SHA-256 of torchvision's ImageNet weights."""
+def _released(weights: Weights, field: str, near: Path) -> FirstWeights:
+    name = weights.name
     if name in UNRELEASED:
         raise InputError(f"params: {field}.weights: {UNRELEASED[name]}")
-    release = torchvision.models.get_model_weights(name).DEFAULT
-    digits = re.search(r"-([0-9a-f]{8,})\.pth$", release.url)
-    assert digits, release.url
-    return release.url, digits[1]
-
-
-def _download(url: str, file: Path, field: str) -> None:
-    try:
-        fetch(file, [url])
-    except Unavailable as error:
+    config = timm.get_pretrained_cfg(name)
+    if not config.has_weights:
         raise InputError(
-            f"params: {field}.weights: {url} cannot be downloaded: {error.reasons[url]}; "
-            "get the file by other means and name its path here"
-        ) from error
+            f"params: {field}.weights: timm has no weights of {name}; take random, the path of a file, "
+            "or another network (`plda backbones` lists them)"
+        )
+    terms = {"licence": config.license or "not stated"}
+    if not config.hf_hub_id:
+        return _downloaded(config.url, weights, field, near, terms)
+    file = fetch_from_hub(config, field)
+    origin = {"from": "timm's release", "repository": file.repository, "revision": file.revision, **terms}
+    return _read(file.path, weights, field, f"{file.repository}/{file.name}", origin)
 
 
-def _checked(file: Path, where: str, checksum: str, name: str, field: str) -> Mapping[str, Tensor]:
+def _downloaded(
+    url: str, weights: Weights, field: str, near: Path, terms: Mapping[str, str] | None = None
+) -> FirstWeights:
+    need_space(near, LARGEST)
+    with tempfile.TemporaryDirectory(dir=near.parent) as folder:
+        file = Path(folder) / "weights"
+        try:
+            fetch(file, [url])
+        except Unavailable as error:
+            raise InputError(
+                f"params: {field}.weights: {url} cannot be downloaded: {error.reasons[url]}; "
+                "get the file by other means and name its path here"
+            ) from error
+        shown = PurePosixPath(urlsplit(url).path).name
+        return _read(file, weights, field, url, {"from": "a URL", "file": shown, **(terms or {})})
+
+
+def _read(file: Path, weights: Weights, field: str, where: str, origin: Mapping[str, str]) -> FirstWeights:
     if not file.is_file():
-        raise InputError(f"params: {field}.weights: {where}: no such file")
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not digest.startswith(checksum):
+        hint = "; timm's release is now called pretrained" if where == "imagenet" else ""
+        raise InputError(f"params: {field}.weights: {where}: no such file{hint}")
+    digest = sha256(file)
+    if not digest.startswith(weights.sha256):
         raise InputError(
-            f"params: {field}.sha256: {where} has SHA-256 {digest}, {checksum} was expected; "
+            f"params: {field}.sha256: {where} has SHA-256 {digest}, {weights.sha256} was expected; "
             "it is damaged or another file"
         )
-    content = from_release(read_mxnet_file(file), file) if is_mxnet_file(file) else load(file)
     try:
-        load_backbone(build_backbone(name), name, content)
-    except (RuntimeError, AttributeError, TypeError, KeyError) as error:
+        tensors, layout = fitted(weights.name, _content(file))
+    except UNFIT as error:
         raise InputError(
-            f"params: {field}.weights: {where} does not hold weights of {name}: {error}"
+            f"params: {field}.weights: {where} does not hold weights of {weights.name}: {error}"
         ) from error
-    return content  # type: ignore[no-any-return]
+    terms = {"licence": "not stated"} | dict(origin)
+    return FirstWeights(tensors, {**terms, "sha256": digest, "layout": layout})
+
+
+def _content(file: Path) -> Any:
+    """Return what a file holds; one that asks for code to be run is refused."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    if is_mxnet_file(file):
+        return from_release(read_mxnet_file(file), file)
+    if start[8:] == b"{":
+        return safetensors.torch.load_file(file)
+    return load(file)
+
+
+def fitted(name: str, content: Any) -> tuple[dict[str, Tensor], str]:
+    """Return a network's weights by timm's names, without the classifier, and the layout they were found in.
+
+    Args:
+        name: of the network.
+        content: of a file.
+
+    Raises:
+        RuntimeError: they do not fit; says which tensor.
+        TypeError: the content is no dict.
+    """
+    if not isinstance(content, Mapping):
+        raise TypeError(f"must be tensors by name, got {type(content).__name__}")
+    for key in WITHIN:
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = {key.removeprefix("module."): value for key, value in content.items()}
+    body = _body(name)
+    classifier = timm.get_pretrained_cfg(name).classifier or ()
+    ours = {k: v for k, v in tensors.items() if not _belongs(k, classifier)}
+    try:
+        body.load_state_dict(ours)
+        return dict(body.state_dict()), "timm"
+    except RuntimeError as error:
+        reason = error
+    whole = timm.create_model(name) if name != "resnet38d" else body
+    if in_order := _in_order(whole, tensors):
+        return {k: v for k, v in in_order.items() if k in body.state_dict()}, "torchvision"
+    try:  # names that timm converts
+        release = {"state_dict": tensors, "custom_load": False}
+        whole = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=release)
+    except Exception as error:  # what its converters make of another network's names is anyone's guess
+        raise reason from error
+    return {k: v for k, v in whole.state_dict().items() if k in body.state_dict()}, "timm"
+
+
+def _body(name: str) -> nn.Module:
+    return create(name, num_classes=0)
+
+
+def _belongs(key: str, layers: str | Iterable[str]) -> bool:
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    return key.rpartition(".")[0] in names
+
+
+def _in_order(network: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors under the names of the network's own, if they have the same shapes in this order."""
+    own = network.state_dict()
+    shapes = [getattr(value, "shape", None) for value in tensors.values()]
+    if shapes != [value.shape for value in own.values()]:
+        return {}
+    return dict(zip(own, tensors.values(), strict=True))

@@ -4,7 +4,7 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import plda
@@ -71,10 +71,14 @@ def data_facts(entries: Sequence[Entry], classes: Sequence[str], params: Mapping
     }
 
 
-def method_facts(params: Mapping[str, Any]) -> dict[str, str]:
-    """The method in words, by what is told."""
+def method_facts(params: Mapping[str, Any], origins: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The method in words, by what is told.
+
+    Args:
+        params: of the run.
+        origins: where the first weights of `cams` and `segmenter` come from, see `FirstWeights`.
+    """
     cam, segmenter = params["train_cam"], params["train_segmenter"]
-    backbones = params["download_backbone"]
     adaptation = cam["adaptation"]
     plda_is = (
         f"on (weights: adversary {adaptation['adversary']:g}, supervision {adaptation['supervision']:g})"
@@ -86,10 +90,10 @@ def method_facts(params: Mapping[str, Any]) -> dict[str, str]:
     )
     crf = ", then a dense CRF" if params["predict_masks"]["crf"]["enabled"] else ""
     return {
-        "Classifier": f"{cam['baseline']} on {_backbone(backbones['cams'])}, {_epochs(cam)}",
+        "Classifier": f"{cam['baseline']} on {_backbone(origins['cams'])}, {_epochs(cam)}",
         "Domain adaptation (PLDA)": plda_is,
         "Refinement": _refinement(params),
-        "Segmentation network": f"{segmenter['head']} on {_backbone(backbones['segmenter'])}, "
+        "Segmentation network": f"{segmenter['head']} on {_backbone(origins['segmenter'])}, "
         f"{_epochs(segmenter)}{crf}; learnt from {learnt}",
         "Seed": str(params["seed"]),
     }
@@ -168,10 +172,14 @@ def _refinement(params: Mapping[str, Any]) -> str:
     return ", then ".join(STEPS[step] for step in params["make_masks"]["refinement"]) or "none"
 
 
-def _backbone(settings: Mapping[str, Any]) -> str:
-    weights = {"random": "random first weights", "imagenet": "ImageNet weights"}
-    start = weights.get(settings["weights"], f"first weights {PurePosixPath(settings['weights']).name}")
-    return f"{settings['name']} ({start})"
+def _backbone(origin: Mapping[str, str]) -> str:
+    start = f"first weights: {origin['from']}"
+    for name in ("repository", "file", "revision", "sha256"):
+        if name in origin:
+            start += f", {name} {origin[name][:12] if name in ('revision', 'sha256') else origin[name]}"
+    if "licence" in origin:
+        start += f", licence {origin['licence']}"
+    return f"{origin['name']} ({start})"
 
 
 def _epochs(settings: Mapping[str, Any]) -> str:

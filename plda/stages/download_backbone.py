@@ -2,24 +2,43 @@
 
 from pathlib import Path
 
+from plda.errors import InputError
+from plda.files import write_json
+from plda.models.backbones import reading
 from plda.models.saved import save
 from plda.models.weights import first_weights
 from plda.params import DownloadBackbone
 
 
 def download_backbone(
-    cam_backbone: Path, segmenter_backbone: Path, *, download_backbone: DownloadBackbone, seed: int
+    cam_backbone: Path,
+    segmenter_backbone: Path,
+    backbone_origins: Path,
+    *,
+    download_backbone: DownloadBackbone,
+    seed: int,
 ) -> None:
     """Fetch, check and keep the weights that the two networks start from.
 
     Args:
-        cam_backbone: written: name and weights, under their published names, for train_cam.
+        cam_backbone: written: name, weights and their origin, for train_cam.
         segmenter_backbone: written: the same for train_segmenter.
+        backbone_origins: written: where both come from: repository, revision, sha256, licence, layout.
         download_backbone: its section of the params.
         seed: of weights that are drawn.
+
+    Raises:
+        InputError: weights cannot be had or do not fit, or a network gives no feature maps.
     """
-    wanted = {"cams": cam_backbone, "segmenter": segmenter_backbone}
-    for role, path in wanted.items():
+    for role in ("cams", "segmenter"):
+        try:
+            reading(getattr(download_backbone, role).name)
+        except ValueError as error:
+            raise InputError(f"params: download_backbone.{role}.name: {error}") from error
+    origins = {}
+    for role, path in {"cams": cam_backbone, "segmenter": segmenter_backbone}.items():
         asked = getattr(download_backbone, role)
-        weights = first_weights(asked, f"download_backbone.{role}", seed, path)
-        save(path, {"name": asked.name, "weights": dict(weights)})
+        first = first_weights(asked, f"download_backbone.{role}", seed, path)
+        origins[role] = {"name": asked.name, **first.origin}
+        save(path, {"name": asked.name, "weights": first.tensors, "origin": first.origin})
+    write_json(backbone_origins, origins)

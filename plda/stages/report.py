@@ -39,6 +39,7 @@ def report(
     images: Path,
     classes: Path,
     presets: Path,
+    backbone_origins: Path,
     cam_history: Path,
     cam_machine: Path,
     cams: Path,
@@ -74,6 +75,7 @@ def report(
         images: its archive.
         classes: its class names.
         presets: folder of whole params files, of which the run's differ.
+        backbone_origins: where the first weights come from.
         cam_history: losses and learning rate of the CAM network by epoch.
         cam_machine: what it was trained on.
         cams: the maps of the training images.
@@ -125,7 +127,7 @@ def report(
     machines = {"CAM network": cam_machine, "segmentation network": segmenter_machine}
     facts = {
         "Data": data_facts(entries, names, params),
-        "Method": method_facts(params),
+        "Method": method_facts(params, json.loads(backbone_origins.read_bytes())),
         "Where": {
             **machine_facts({name: json.loads(path.read_bytes()) for name, path in machines.items()}),
             "Code": code_fact(),

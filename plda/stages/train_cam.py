@@ -59,7 +59,7 @@ def train_cam(
         head=train_cam.baseline,
         classes=names,
     )
-    network = CAM.start(architecture, backbone["weights"], seed)
+    network = CAM.start(architecture, backbone["weights"], seed, train_cam.freeze)
     archive = Archive(images)
     data = TaggedCrops(read_training_entries(index), archive, names, train_cam, seed)
     inspection = Inspection(
@@ -77,7 +77,7 @@ def train_cam(
         learner = TagLearner(network)
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
-        save_network(cam_network, architecture, weights)
+        save_network(cam_network, architecture, weights, {"first_weights": backbone["origin"]})
         write_history(cam_history, history)
         write_json(cam_machine, describe(compute))
 

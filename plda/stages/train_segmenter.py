@@ -72,11 +72,11 @@ def train_segmenter(
         classes=names,
         long_side=round(train_segmenter.crop * sum(train_segmenter.scale) / 2),
     )
-    network = SEGMENTER.start(architecture, backbone["weights"], seed)
+    network = SEGMENTER.start(architecture, backbone["weights"], seed, train_segmenter.freeze)
     data = MaskedCrops(entries, archive, masks, train_segmenter, seed)
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
-        save_network(segmenter, architecture, weights)
+        save_network(segmenter, architecture, weights, {"first_weights": backbone["origin"]})
         write_history(segmenter_history, history)
         write_json(segmenter_machine, describe(compute))
 

@@ -13,6 +13,7 @@ from torch import nn
 from plda.compute.device import find_device
 from plda.errors import InputError
 from plda.params import Compute
+from plda.vision import timm
 
 
 class _Member(LightningEnvironment):
@@ -71,7 +72,7 @@ def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
             "batch_norm: frozen (and train_segmenter.head: deeplabv2, which has no other), or devices: 1"
         )
     for name, norm in trained:
-        learner.set_submodule(name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))  # type: ignore[no-untyped-call]
+        learner.set_submodule(name, timm.layers.convert_sync_batchnorm(norm))
 
 
 def describe(compute: Compute) -> dict[str, str]:

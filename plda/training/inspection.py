@@ -27,7 +27,7 @@ from plda.data.datasets import tag_vector
 from plda.data.images import VOID
 from plda.data.index import Entry
 from plda.data.loading import load_image, load_true_mask
-from plda.data.transforms import normalise, resize
+from plda.data.transforms import resize, unit
 from plda.models.cam import CamOutput, tag_loss
 
 DOMAINS = {"source": SOURCE, "target": TARGET}
@@ -86,7 +86,7 @@ class Inspection:
             tags = tag_vector(entry.tags, self._classes).to(device)[None]
             output: CamOutput = network(image)
             source = confident(output.maps, tags, self._threshold)
-            second: CamOutput = network(erase(image, source))
+            second: CamOutput = network(erase(image, source, network.backbone.mean))  # type: ignore[arg-type,union-attr]
             target = confident(second.maps, tags, self._threshold)
             labels = domain_labels(source, target)
             losses.append(float(tag_loss(output, tags)))
@@ -98,7 +98,7 @@ class Inspection:
     def _image(self, entry: Entry) -> Tensor:
         factor = self._side / max(entry.width, entry.height)
         size = [max(1, round(side * factor)) for side in (entry.height, entry.width)]
-        return resize(normalise(load_image(self._archive, entry))[None], size)
+        return resize(unit(load_image(self._archive, entry))[None], size)
 
 
 class DomainCounts:

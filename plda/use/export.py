@@ -4,7 +4,7 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from plda import __version__
-from plda.data.transforms import DEVIATION, MEAN, normalise
+from plda.data.transforms import unit
 from plda.errors import InputError
 from plda.files import replacing
 from plda.models.inference import fold_batch_norm
-from plda.models.saved import Architecture, read_network, save_network
-from plda.models.segmenters import SEGMENTER
+from plda.models.saved import Architecture, about, read_network, save_network
+from plda.models.segmenters import SEGMENTER, Segmenter
 
 LICENCE = (
     "Not stated. Rights in the photos that it learnt from and in the weights that its training began with "
     "may bind whoever uses this network: ask who made it."
 )
-WITHIN = "part of the network: it takes pixels from 0 to 255"
-BEFORE = f"of RGB in [0, 1]: less {MEAN}, divided by {DEVIATION}"
+PIXELS = "part of the network, which takes pixels from 0 to 255"
+FLOATS = "part of the network, which takes RGB in [0, 1]"
 TOLERANCE = 1e-3  # of the largest score, or of 1 if that is smaller: ONNX's may be so far from torch's
 SHAPES = ((1, 64, 64), (2, 97, 130), (1, 150, 203))  # batch, height, width at which they are compared
 TRACED = (2, 128, 160)  # another; sizes of 1 would be taken for constants
 
 
 class FromPixels(nn.Module):
-    """A segmentation network that normalises by itself."""
+    """A segmentation network that takes pixels as they are."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class FromPixels(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB to class scores, (B, C, H, W), before any softmax."""
-        scores: Tensor = self.network(normalise(image))
+        scores: Tensor = self.network(unit(image))
         return scores
 
 
@@ -56,32 +56,40 @@ def export(*, network: Path, out: Path, licence: str) -> None:
     the same said under "about".
     """
     architecture, module = read_network(network, SEGMENTER)
-    about = describe(architecture, licence)
+    description = describe(architecture, module, about(network), licence)
     match out.suffix.lower():
         case ".onnx":
             fold_batch_norm(module.eval())
-            difference = write_onnx(out, FromPixels(module).eval(), {**about, "normalisation": WITHIN})
+            difference = write_onnx(out, FromPixels(module).eval(), {**description, "normalisation": PIXELS})
             print(
                 f"{out}: differs from torch by {difference:.0e} of the largest score at most", file=sys.stderr
             )
         case ".pt":
-            save_network(out, architecture, module.state_dict(), {**about, "normalisation": BEFORE})
+            save_network(out, architecture, module.state_dict(), {**description, "normalisation": FLOATS})
         case _:
             raise InputError(f"{out}: must end in .onnx or .pt, which says what it becomes")
 
 
-def describe(architecture: Architecture, licence: str) -> dict[str, Any]:
+def describe(
+    architecture: Architecture, network: Segmenter, said: Mapping[str, Any], licence: str
+) -> dict[str, Any]:
     """What a user of the network must know, in plain values.
 
     Args:
         architecture: of the network.
+        network: itself.
+        said: about it, by the stage that trained it.
         licence: under which terms it may be used.
     """
     return {
         "classes": list(architecture.classes),
         "long_side": architecture.long_side,
         "size": "scale photos so that their long side has long_side pixels, where that is known",
+        "resizing": "bilinear, anti-aliased where photos shrink, as in training",
+        "mean": network.backbone.mean.flatten().tolist(),
+        "deviation": network.backbone.deviation.flatten().tolist(),
         "backbone": architecture.backbone,
+        "first_weights": said.get("first_weights", {}),
         "head": architecture.head,
         "licence": licence,
         "made_by": f"plda {__version__}",
