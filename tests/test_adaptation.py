@@ -273,7 +273,7 @@ def learner(baseline: str = "cam", **changes: Any) -> tuple[PldaLearner, dict[st
     torch.manual_seed(0)
     network = build_baseline(baseline, Backbone("resnet10", output_stride=8), C)
     torch.nn.init.normal_(network.head.weight, std=0.5)
-    batch = {"image": torch.randn(B, 3, 64, 64), "tags": TAGS.float()}
+    batch = {"image": torch.rand(B, 3, 64, 64), "tags": TAGS.float()}
     return PldaLearner(network, C, Switches(**{**PUBLISHED, **changes})).eval(), batch
 
 
@@ -320,7 +320,7 @@ def test_the_adversary_pushes_the_backbone_against_its_heads() -> None:
         backbone = next(network.network.backbone.parameters()).grad / reversal_strength(progress)
         gradients[progress] = backbone, network.heads.layers[0].weight.grad
     for one, other in zip(*gradients.values(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
 
 
 def test_a_constant_reversal_does_not_rise() -> None:

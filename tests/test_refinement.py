@@ -285,7 +285,7 @@ def test_trimap_by_hand() -> None:
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with maps of the drawn scenes and the network that made them."""
     folder = tmp_path_factory.mktemp("trained")
-    params = write_params(folder / "params.yaml")
+    params = write_params(folder / "params.yaml", seed=2)
     assert run_stage("train_cam", params, **data(drawn), cam_backbone=drawn / "cams.pt",
                      checkpoints=folder / "checkpoints", cam_network=folder / "cam.pt",
                      cam_history=folder / "cam.csv", cam_machine=folder / "cam.json") == 0  # fmt: skip
@@ -358,8 +358,7 @@ def test_a_chain_of_refinements(drawn: Path, trained: Path, tmp_path: Path) -> N
         assert found[step]["background_score"] == pytest.approx(score, abs=1e-4)
         assert found[f"{step}_best"]["miou"] >= found[step]["miou"] - 1  # the curve's steps are coarse
         assert 0 < found[step]["miou_outlines"] < 100
-    # nothing is undecided; maps are kept in 16 bits, so a pixel at the score may fall on either side
-    assert found["pseudo_masks"]["miou"] == pytest.approx(found["random_walk"]["miou"], abs=0.1)
+    assert found["pseudo_masks"]["miou"] == found["random_walk"]["miou"]  # nothing is undecided
     assert 0 < found["boundary_seeds"]["undecided"] < 100
 
 

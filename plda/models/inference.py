@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from plda.data.transforms import LEAST_SIDE, full_precision, resize, unit
 from plda.models.backbones import PROBE, STAGES, Backbone, Network
-from plda.models.lean import ActiveBatchNorm2d, norms_behind_convolutions
+from plda.models.lean import ActiveBatchNorm2d, Conv2d, FrozenBatchNorm2d, norms_behind_convolutions
 
 
 class Inference:
@@ -53,9 +53,8 @@ class _Float32(nn.Module):
 
 def _lower(backbone: Backbone, dtype: torch.dtype) -> None:
     """Keep a backbone's weights in `dtype`, but those that stage 1 is made with."""
-    names = {module: name for name, module in backbone.named_modules()}
     first = _before_stage1(backbone)
-    for module, name in names.items():
+    for name, module in list(backbone.named_modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
             if module in first:
                 backbone.set_submodule(name, _Float32(module))
@@ -82,8 +81,10 @@ def fold_batch_norm(network: nn.Module) -> None:
         network: in evaluation mode, on the CPU; takes (B, 3, H, W).
     """
     for module in network.modules():  # what `make_lean` has merged, apart again
-        module.__dict__.pop("norms", None)
-        module.__dict__.pop("done", None)
+        if isinstance(module, Conv2d):
+            module.norms = ()
+        elif isinstance(module, FrozenBatchNorm2d):
+            module.done = False
     pairs = norms_behind_convolutions(network, lambda: network(torch.zeros(1, 3, PROBE, PROBE)))
     names = {module: name for name, module in network.named_modules()}
     for convolution, norm in pairs:

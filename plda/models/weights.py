@@ -44,7 +44,6 @@ UNFIT = (  # what reading a file that is no such file, or of another network, ma
     ValueError,
 )
 UNRELEASED = {
-    "resnet10": "there are no ImageNet weights of resnet10; take `random`, or another network",
     "resnet38d": "the ImageNet weights of resnet38d have no release that stays; "
     f"get its authors' file {RELEASE} and give its path or URL",
 }
@@ -181,7 +180,7 @@ def fitted(name: str, content: Any) -> tuple[dict[str, Tensor], str]:
         return dict(body.state_dict()), "timm"
     except RuntimeError as error:
         reason = error
-    whole = timm.create_model(name) if name != "resnet38d" else body
+    whole = timm.create_model(name)
     if in_order := _in_order(whole, tensors):
         return {k: v for k, v in in_order.items() if k in body.state_dict()}, "torchvision"
     try:  # names that timm converts

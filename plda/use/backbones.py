@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from plda.backbone_names import OWN
 from plda.errors import InputError
 from plda.models.backbones import reading
 from plda.models.hub import is_cached
@@ -38,7 +37,7 @@ def names(pattern: str) -> list[str]:
     Raises:
         InputError: none does.
     """
-    every = {*timm.list_models(), *timm.list_pretrained(), *OWN}
+    every = {*timm.list_models(), *timm.list_pretrained()}
     found = sorted(name for name in every if fnmatch.fnmatch(name, pattern))
     if not found:
         raise InputError(f"no network matches {pattern!r}; put * where a name goes on, as in 'resnet*'")

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import errno
-import hashlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from plda.compute.spread import spread
 from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.data.transforms import LEAST_SIDE
 from plda.errors import InputError
-from plda.files import delete_remains, read_note, write_bytes, write_json, write_text
+from plda.files import delete_remains, read_note, sha256, write_bytes, write_json, write_text
 from plda.params import Compute, Device, Precision
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
@@ -69,7 +68,7 @@ def predict(
     make = partial(_Labelling, network, out, overlays, look)
     labelling = make(named_device(device, "device"))
     settings = {
-        "network": hashlib.sha256(network.read_bytes()).hexdigest(),
+        "network": sha256(network),
         **look,
         "overlays": overlays,
     }
