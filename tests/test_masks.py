@@ -163,6 +163,41 @@ def test_scores_by_hand() -> None:
         confusion.add(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8))
 
 
+def test_errors_of_shape_and_of_class_by_hand() -> None:
+    """Objects: 5 true, 7 given, 3 in both, 2 of these of the right class; 1 true one is undecided."""
+    confusion = Confusion(3)
+    truth = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, VOID]
+    given = [0, 1, 1, 2, 2, VOID, 1, 2, VOID, 2, 0, 1]
+    for half in (slice(0, 8), slice(8, None)):  # one confusion over the whole set
+        confusion.add(np.array([truth[half]], np.uint8), np.array([given[half]], np.uint8))
+    assert confusion.objects() == {
+        "object_iou": 33.33,  # 3 of 9: the undecided pixel of background is not among them
+        "object_precision": 42.86,  # 3 of 7
+        "object_recall": 60.0,  # 3 of 5: the undecided one is a miss
+        "object_class": 66.67,
+        "object_share": 63.64,  # 7 of 11
+        "object_share_true": 45.45,  # 5 of 11
+    }
+
+
+@pytest.mark.parametrize(
+    ("truth", "given", "some"),
+    [
+        (0, 0, {}),
+        (0, VOID, {}),
+        (VOID, 1, {}),
+        (0, 1, {"object_share": 100.0}),
+        (1, 0, {"object_share_true": 100.0}),
+        (1, VOID, {"object_share_true": 100.0}),
+    ],
+)
+def test_shares_of_no_object_are_0(truth: int, given: int, some: dict[str, float]) -> None:
+    confusion = Confusion(2)
+    confusion.add(np.full((2, 2), truth, np.uint8), np.full((2, 2), given, np.uint8))
+    names = ("iou", "precision", "recall", "class", "share", "share_true")
+    assert confusion.objects() == {f"object_{name}": 0.0 for name in names} | some
+
+
 def test_miou_is_of_the_whole_set_not_the_mean_over_images() -> None:
     confusion = Confusion(2)
     confusion.add(np.ones((1, 9), np.uint8), np.ones((1, 9), np.uint8))

@@ -33,10 +33,11 @@ from plda.report.page import background_alone, mistakes
 from plda.scoring.confusion import Confusion
 from plda.scoring.images import score_images
 from plda.scoring.masks import CURVE, Scored, trimap
-from plda.scoring.summary import background_metrics, class_table, collect_metrics, curve_table
+from plda.scoring.summary import background_metrics, class_table, collect_metrics, curve_table, summarise
 from plda.stages.report import report
 
 SIZE = 48
+OBJECT = ("object_iou", "object_precision", "object_recall", "object_class")
 VOID_ELEMENTS = {"meta", "img", "br", "path", "use", "rect", "input", "wbr"}
 SCRIPT = ROOT / "plda" / "report" / "gallery.js.j2"
 NASTY = "<script>alert('$x$')&.png"
@@ -163,6 +164,9 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     for name in ("seeds", "pamr", "pseudo_masks", "predictions"):
         assert f"{metrics[name]['miou']:.1f}" in page.text
         assert f"{metrics[name]['miou_outlines']:.1f}" in page.text
+        shape_and_class = [f"{metrics[name][key]:.1f}" for key in OBJECT]
+        assert "".join(shape_and_class) in page.text  # four cells in a row
+        assert f"| {' | '.join(shape_and_class)} |\n" in summarise(metrics)
     assert "after PAMR" in page.text and "after the random walk" not in page.text
     assert f"{metrics['pseudo_masks']['undecided']:.1f} % of the pixels undecided" in page.text
     assert "77.0" in page.text and "11.0" in page.text  # recall on telling parts and on bodies

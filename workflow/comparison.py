@@ -21,6 +21,12 @@ MEASURES = {
     "recall": "recall",
     "recall_telling": "recall on telling parts",
     "recall_body": "recall on bodies",
+    "object_iou": "IoU of object against background",
+    "object_precision": "precision of object against background",
+    "object_recall": "recall of object against background",
+    "object_class": "object pixels with the right class",
+    "object_share": "pixels called object",
+    "object_share_true": "pixels truly object",
     "undecided": "undecided pixels",
 }
 FUNNEL = ("seeds.miou", "pseudo_masks.miou", "predictions.miou")

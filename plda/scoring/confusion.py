@@ -48,6 +48,29 @@ class Confusion:
         """The share of pixels that the masks leave open."""
         return float(self.counts[:, -1].sum() / max(self.counts.sum(), 1))
 
+    def objects(self) -> dict[str, float]:
+        """Errors of shape apart from errors of class, in percent; an object is any class but background.
+
+        Undecided pixels are not given as object. A share of no pixels is 0.
+
+        Returns:
+            `object_iou`, `object_precision`, `object_recall`: of object against background, one binary
+            confusion; `object_class`: of the pixels that are object in truth and mask, those with the right
+            class; `object_share`, `object_share_true`: of all counted pixels, those that are object in the
+            mask and in the truth.
+        """
+        both = self.counts[1:, 1:-1]
+        hits, given, true = both.sum(), self.counts[:, 1:-1].sum(), self.counts[1:].sum()
+        shares = {
+            "object_iou": (hits, given + true - hits),
+            "object_precision": (hits, given),
+            "object_recall": (hits, true),
+            "object_class": (both.trace(), hits),
+            "object_share": (given, self.pixels),
+            "object_share_true": (true, self.pixels),
+        }
+        return {name: percent(part / max(whole, 1)) for name, (part, whole) in shares.items()}
+
     def _scores(self, true: np.ndarray) -> "Scores":
         given = self.counts[:, :-1].sum(axis=0)
         hits = self.counts.diagonal()

@@ -15,8 +15,9 @@ MAY_BE_UNDECIDED = ("boundary_seeds", "pseudo_masks")
 def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
     """mIoU, precision and recall of each set of masks by its name; sets without a true mask are left out.
 
-    `miou_outlines` is of the pixels near outlines alone; `recall_telling` and `recall_body` are there where
-    the parts are known. Where masks may be undecided, the share that is, and mIoU on the decided pixels.
+    `miou_outlines` is of the pixels near outlines alone; those of `Confusion.objects` tell errors of shape
+    from errors of class; `recall_telling` and `recall_body` are there where the parts are known. Where masks
+    may be undecided, the share that is, and mIoU on the decided pixels.
     """
     metrics: dict[str, dict[str, float]] = {}
     for name, (everywhere, outlines, parts) in sets.items():
@@ -25,6 +26,7 @@ def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
         metrics[name] = {
             **everywhere.scores().mean(),
             "miou_outlines": outlines.scores().mean()["miou"],
+            **everywhere.objects(),
             **{f"recall_{part}": percent(share) for part, share in (parts or {}).items()},
         }
         if name in MAY_BE_UNDECIDED:
@@ -100,17 +102,18 @@ def curve_table(curve: Mapping[float, Confusion]) -> pd.DataFrame:
 def summarise(metrics: Mapping[str, Any]) -> str:
     """The metrics as a table in Markdown."""
     lines = [
-        "| masks | split | mIoU | at outlines | precision | recall |",
-        "|---|---|---:|---:|---:|---:|",
+        " | ".join(["| masks", "split", *_COLUMNS.values()]) + " |",
+        "|---|---|" + "---:|" * len(_COLUMNS),
     ]
-    columns = ("miou", "miou_outlines", "precision", "recall")
     for name, title, split in _ROWS:
         if values := metrics.get(name):
-            lines.append(" | ".join([f"| {title}", split, *(f"{values[c]:.1f}" for c in columns)]) + " |")
+            lines.append(" | ".join([f"| {title}", split, *(f"{values[c]:.1f}" for c in _COLUMNS)]) + " |")
     if len(lines) == 2:
         return "No true masks in the data set: nothing to score.\n"
     notes = [
         f"At outlines: mIoU of the pixels within {OUTLINE} of an outline.",
+        "Object: any class but background, against background. Object class: of the pixels that are object "
+        "in truth and masks, those with the right class.",
         f"Background score: {metrics['background_score_chosen_by']}.",
     ]
     if "pseudo_masks" in metrics:
@@ -128,6 +131,16 @@ def summarise(metrics: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
+_COLUMNS = {
+    "miou": "mIoU",
+    "miou_outlines": "at outlines",
+    "precision": "precision",
+    "recall": "recall",
+    "object_iou": "object IoU",
+    "object_precision": "object precision",
+    "object_recall": "object recall",
+    "object_class": "object class",
+}
 _ROWS = (
     ("seeds", "CAM seeds", "train"),
     *((step, title, "train") for step, title in AFTER.items()),
