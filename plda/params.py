@@ -191,6 +191,10 @@ class Pamr(Section):
     iterations: Count
 
 
+class Regions(Section):
+    scales: Annotated[list[Annotated[float, Field(ge=1, le=100_000)]], Field(min_length=1)]
+
+
 class RandomWalk(Section):
     radius: Annotated[float, Field(gt=1, le=20)]
     beta: Positive
@@ -242,10 +246,21 @@ class TrainBoundary(Schedule):
 
 
 class MakeMasks(Refinement):
-    refinement: list[Literal["pamr", "random_walk", "crf"]]
+    refinement: list[Literal["pamr", "regions", "random_walk", "crf"]]
     background_score: BackgroundScore
     undecided: Annotated[float, Field(ge=0, lt=1)]
+    regions: Regions | None = None
     random_walk: RandomWalk | None = None
+
+    @model_validator(mode="after")
+    def _the_walk_comes_before_regions(self) -> "MakeMasks":
+        chain = self.refinement
+        if {"random_walk", "regions"} <= {*chain} and chain.index("regions") < chain.index("random_walk"):
+            raise ValueError(
+                "refinement: random_walk must come before regions, whose maps are finer than it counts in, "
+                f"got {chain}"
+            )
+        return self
 
 
 class TrainSegmenter(Training):

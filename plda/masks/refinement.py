@@ -1,6 +1,7 @@
 """A chain of refinements over a training set (METHOD: From maps to masks).
 
-PAMR and the random walk work on maps of a quarter of the image's side, several images of one size at a time.
+PAMR and the random walk work on maps of a quarter of the image's side, several images of one size at a time;
+regions give maps of half its side.
 A dense CRF works at the image's own size, on the CPU, one image to a process, and weighs background itself;
 so it comes last, and is told the background score of the maps that it is given.
 """

@@ -2,6 +2,7 @@
 
 STEPS = {
     "pamr": "PAMR",
+    "regions": "regions",
     "random_walk": "the random walk",
     "crf": "the CRF",
 }

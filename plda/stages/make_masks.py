@@ -30,6 +30,7 @@ from plda.masks.refinement import (
     walk_step,
     with_crf,
 )
+from plda.masks.regions import regions
 from plda.masks.seeds import pseudo_mask
 from plda.models.boundary import BOUNDARY
 from plda.models.inference import Inference
@@ -113,6 +114,8 @@ class _Refinement:
                     network = load_network(boundary_network, BOUNDARY, names)
                     see = Inference(network, device, torch.float32)
                     self._steps[name] = walk_step(see, **settings.of(name))
+                case "regions":
+                    self._steps[name] = partial(regions, **settings.of(name))
                 case "crf":  # works on the images that come out of all others
                     pass
                 case _:
