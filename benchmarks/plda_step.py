@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/plda_step.py [--threads 1] [--rounds 3] [--device cpu]
 
-For both baselines, with adaptation on for the whole step (no warm-up), in the published form and with the
+For cam and seam, with adaptation on for the whole step (no warm-up), in the published form and with the
 background kept: the median of the ratios *PLDA / baseline* over the rounds, and their range. Every figure
 comes from a process of its own. Memory is the most that steps need above what the process held before them.
 """

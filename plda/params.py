@@ -163,7 +163,7 @@ class Adaptation(Section):
 
 
 class TrainCam(Training):
-    baseline: Literal["cam", "seam"]
+    baseline: Literal["cam", "seam", "lse"]
     adaptation: Adaptation
     inspected: Annotated[int, Field(ge=0)]
 

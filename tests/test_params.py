@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Photos, build, run_stage, small_params, write_params
+from conftest import BASELINES, ROOT, Photos, build, run_stage, small_params, write_params
 from dvc.utils.serialize import loads_yaml
 from test_training import trainer
 
@@ -164,7 +164,7 @@ def test_params_refuse_a_batch_of_one_where_a_step_would_fail(stride: int, norm:
     """Refused is what cannot be done, for each baseline and head; of lraspp a little more."""
     tried = {"batch_size": 1, "output_stride": stride, "batch_norm": norm, "crop": crop}
     for stage, kind, heads in (
-        ("train_cam", "cam", ("cam", "seam")),
+        ("train_cam", "cam", BASELINES),
         ("train_segmenter", "segmenter", ("deeplabv2", "deeplabv3", "lraspp")),
     ):
         for head in heads:

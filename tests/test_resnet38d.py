@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Refusal, run_stage, write_params
+from conftest import BASELINES, Refusal, run_stage, write_params
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -173,7 +173,7 @@ def test_frozen_batch_norm_changes_nothing_in_training() -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-@pytest.mark.parametrize("baseline", ["cam", "seam"])
+@pytest.mark.parametrize("baseline", BASELINES)
 def test_baselines_learn_on_it(baseline: str) -> None:
     torch.manual_seed(0)
     network = build_baseline(baseline, Backbone("resnet38d", output_stride=8, batch_norm="frozen"), 3)

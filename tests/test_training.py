@@ -194,7 +194,7 @@ def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("baseline", "parts"), [("cam", ["tags"]), ("seam", ["tags", "minimum", "equivariance", "cross"])]
 )
-def test_plda_trains_either_baseline_in_mixed_precision(
+def test_plda_trains_cam_and_seam_in_mixed_precision(
     drawn: Path, tmp_path: Path, baseline: str, parts: list[str]
 ) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from plda.models.backbones import Backbone
 from plda.models.cam import CamNetwork
+from plda.models.lse import LseNetwork
 from plda.models.saved import Kind
 from plda.models.seam import SeamNetwork
 
@@ -14,6 +15,7 @@ Baseline = CamNetwork | SeamNetwork
 KINDS: dict[str, Callable[[Backbone, int], Baseline]] = {
     "cam": CamNetwork,
     "seam": SeamNetwork,
+    "lse": LseNetwork,
 }
 
 
