@@ -47,7 +47,7 @@ def main() -> None:
     shares = np.exp(scores).astype(np.float32)
     shares /= shares.sum(axis=0)
     del scores
-    settings = read_params(Path("params.yaml")).predict_masks.crf.model_dump(exclude={"enabled"})
+    settings = read_params(Path("params.yaml")).predict_masks.model_dump()["crf"]
 
     seconds = []
     for image in images:

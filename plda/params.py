@@ -277,15 +277,12 @@ class TrainSegmenter(Training):
         return self._ends_in_one_pixel(self.crop) if self.batch_norm == "trained" else ""
 
 
-class PredictionCrf(Crf):
-    enabled: bool
-
-
-class PredictMasks(Section):
+class PredictMasks(Refinement):
     splits: Annotated[list[Literal["train", "val", "test"]], Field(min_length=1)]
     scales: Annotated[list[Factor], Field(min_length=1)]
     flip: bool
-    crf: PredictionCrf
+    refinement: list[Literal["pamr", "regions", "crf"]]
+    regions: Regions | None = None
 
 
 class Report(Section):

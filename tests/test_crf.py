@@ -337,7 +337,9 @@ def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> Non
     for enabled in (False, True):
         made[enabled] = tmp_path / f"masks-{enabled}"
         params = write_params(
-            tmp_path / "params.yaml", predict_masks__crf__enabled=enabled, compute__precision="32"
+            tmp_path / "params.yaml",
+            predict_masks__refinement=["crf"] if enabled else [],
+            compute__precision="32",
         )
         assert run_stage("predict_masks", params, **data, segmenter=network, predictions=made[enabled]) == 0
     settings = read_params(params).predict_masks
@@ -355,7 +357,7 @@ def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> Non
         )[0].numpy()
         plain, refined = (load_mask(made[enabled], entry) for enabled in (False, True))
         assert np.array_equal(plain, probabilities.argmax(axis=0))
-        values = settings.crf.model_dump(exclude={"enabled"})
+        values = settings.of("crf")
         pixels = image.permute(1, 2, 0).numpy()
         assert np.array_equal(refined, most_likely(pixels, probabilities, **values))
         changed += int((plain != refined).sum())
@@ -367,7 +369,7 @@ def test_predictions_are_refused_before_any_work(
     drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    params = write_params(tmp_path / "params.yaml", predict_masks__crf__enabled=True)
+    params = write_params(tmp_path / "params.yaml", predict_masks__refinement=["crf"])
     paths = {name: drawn / file for name, file in DATA.items()}
     message = refused(
         run_stage,
@@ -377,4 +379,4 @@ def test_predictions_are_refused_before_any_work(
         segmenter=tmp_path / "absent.pt",
         predictions=tmp_path / "masks",
     )
-    assert "params: predict_masks.crf.enabled: a dense CRF needs the package pydensecrf2" in message
+    assert "params: predict_masks.refinement: a dense CRF needs the package pydensecrf2" in message

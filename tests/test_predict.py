@@ -150,9 +150,9 @@ def test_photos_are_seen_at_the_size_of_the_training(tmp_path: Path, monkeypatch
     monkeypatch.setattr(trained, "multi_scale", note)
     for noted, asked in ((64, "trained"), (None, "trained"), (64, "full"), (64, 40)):
         file = saved(tmp_path / "n.pt", long_side=noted)
-        labelled = TrainedNetwork(file, device="cpu", long_side=asked).label(photo(200, 100))
+        labelled = TrainedNetwork(file, device="cpu", long_side=asked, refinement={}).label(photo(200, 100))
         assert labelled.ids.shape == (100, 200)
-    TrainedNetwork(saved(tmp_path / "n.pt"), device="cpu").label(photo(20, 32))
+    TrainedNetwork(saved(tmp_path / "n.pt"), device="cpu", refinement={}).label(photo(20, 32))
     assert sizes == [(32, 64), (100, 200), (100, 200), (20, 40), (64, 40)]
 
 

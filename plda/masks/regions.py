@@ -3,10 +3,9 @@
 An image is cut into segments by its colours alone (Felzenszwalb and Huttenlocher, IJCV 2004), coarser ones at
 a larger scale. A map m becomes the mean over the scales s of its means within the segment of each pixel p,
 
-    r(p) = 1/S sum_s mean of m(q) over the pixels q of the segment of p at scale s,
+    r(p) = 1/S sum_s mean of m(q) over the pixels q of the segment of p at scale s.
 
-divided by its maximum, as averaging lowers peaks. Objects are filled up to their outlines, which no
-refinement by neighbours does (docs/measured/masks.md).
+Objects are filled up to their outlines, which no refinement by neighbours does (docs/measured/masks.md).
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,9 @@ LEAST = 5  # pixels of a segment
 
 
 def regions(images: Tensor, maps: Tensor, *, scales: Sequence[float]) -> Tensor:
-    """Average maps within segments of like colour.
+    """Average class activation maps within segments of like colour, each then divided by its maximum.
+
+    Averaging lowers peaks, of small objects most of all, and background has the same score in all images.
 
     Args:
         images: (B, 3, H, W) uint8 RGB.
@@ -35,6 +36,11 @@ def regions(images: Tensor, maps: Tensor, *, scales: Sequence[float]) -> Tensor:
     Returns:
         (B, K, H / 2, W / 2), rounded up, in [0, 1); no argument is changed.
     """
+    return normalise_maps(average(images, maps, scales=scales))
+
+
+def average(images: Tensor, maps: Tensor, *, scales: Sequence[float]) -> Tensor:
+    """Average maps or probabilities within segments of like colour; arguments and result as of `regions`."""
     size = [-(-side // STRIDE) for side in images.shape[-2:]]
     colours = resize(unit(images), size).permute(0, 2, 3, 1).cpu().numpy()
     finer = resize(maps.float(), size).cpu().numpy()
@@ -42,7 +48,7 @@ def regions(images: Tensor, maps: Tensor, *, scales: Sequence[float]) -> Tensor:
         np.mean([_averaged(own, segments(image, scale)) for scale in scales], axis=0)
         for image, own in zip(colours, finer, strict=True)
     ]
-    return normalise_maps(torch.from_numpy(np.stack(averaged)).to(maps))
+    return torch.from_numpy(np.stack(averaged)).to(maps)
 
 
 def segments(image: np.ndarray, scale: float) -> np.ndarray:

@@ -88,13 +88,13 @@ def method_facts(params: Mapping[str, Any], origins: Mapping[str, Mapping[str, s
     learnt = (
         "pseudo-masks" if segmenter["supervision"] == "tags" else "true masks: an upper bound, not a result"
     )
-    crf = ", then a dense CRF" if params["predict_masks"]["crf"]["enabled"] else ""
+    chain = _refinement(params["predict_masks"])
     return {
         "Classifier": f"{cam['baseline']} on {_backbone(origins['cams'])}, {_epochs(cam)}",
         "Domain adaptation (PLDA)": plda_is,
-        "Refinement": _refinement(params),
+        "Refinement": _refinement(params["make_masks"]),
         "Segmentation network": f"{segmenter['head']} on {_backbone(origins['segmenter'])}, "
-        f"{_epochs(segmenter)}{crf}; learnt from {learnt}",
+        f"{_epochs(segmenter)}; learnt from {learnt}; its masks refined by: {chain}",
         "Seed": str(params["seed"]),
     }
 
@@ -106,7 +106,7 @@ def gist(params: Mapping[str, Any]) -> list[str]:
         f"data: {params['source']}",
         f"classifier: {cam['baseline']} on {backbones['cams']['name']}",
         f"PLDA {'on' if cam['adaptation']['enabled'] else 'off'}",
-        f"refinement: {_refinement(params)}",
+        f"refinement: {_refinement(params['make_masks'])}",
         f"network: {params['train_segmenter']['head']} on {backbones['segmenter']['name']}",
         f"seed {params['seed']}",
     ]
@@ -168,8 +168,8 @@ def _masked(entries: Sequence[Entry]) -> str:
     return f"{sum(bool(entry.mask) for entry in entries):,} of {len(entries):,}"
 
 
-def _refinement(params: Mapping[str, Any]) -> str:
-    return ", then ".join(STEPS[step] for step in params["make_masks"]["refinement"]) or "none"
+def _refinement(section: Mapping[str, Any]) -> str:
+    return ", then ".join(STEPS[step] for step in section["refinement"]) or "none"
 
 
 def _backbone(origin: Mapping[str, str]) -> str:

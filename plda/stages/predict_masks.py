@@ -20,6 +20,7 @@ from plda.data.loading import load_images
 from plda.files import replacing
 from plda.masks.crf import most_likely, require
 from plda.masks.folder import write_mask
+from plda.masks.probabilities import refined_probabilities
 from plda.models.inference import Inference, multi_scale
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
@@ -48,16 +49,17 @@ def predict_masks(
         predict_masks: its section of the params.
         compute: where it runs.
     """
-    if predict_masks.crf.enabled:
-        require("predict_masks.crf.enabled")
+    finish = "crf" in predict_masks.refinement
+    if finish:
+        require("predict_masks.refinement")
     names, entries = read_classes(classes), read_index(index, *predict_masks.splits)
     make = partial(_Predictions, segmenter, names, Archive(images), predict_masks, compute.precision)
     groups = list(by_size(entries, together_on(find_device(compute))))
     with spread(make, compute, len(entries)) as predict, replacing(predictions) as folder:
         predicted = chain.from_iterable(predict(groups))
         masks: Iterator[np.ndarray]
-        if predict_masks.crf.enabled:
-            refine = partial(most_likely, **predict_masks.crf.model_dump(exclude={"enabled"}))
+        if finish:
+            refine = partial(most_likely, **predict_masks.of("crf"))
             masks = in_processes(refine, predicted, torch.get_num_threads())
         else:
             masks = (ids for _, ids in predicted)
@@ -82,6 +84,8 @@ class _Predictions:
         dtype = inference_dtype(precision, device)
         self._network = Inference(load_network(path, SEGMENTER, names), device, dtype)
         self._archive, self._settings, self._device = archive, settings, device
+        self._chain = {step: settings.of(step) for step in settings.refinement if step != "crf"}
+        self._finish = "crf" in settings.refinement
 
     def load(self, entries: Sequence[Entry]) -> Tensor:
         """Read the images."""
@@ -92,13 +96,17 @@ class _Predictions:
 
         For a CRF, (C, H, W) float32 probabilities in their place.
         """
-        shares = multi_scale(
+        shares = refined_probabilities(self._look, images.to(self._device), self._chain)
+        if not self._finish:
+            shares = shares.argmax(dim=1).to(torch.uint8)
+        return list(zip(images.permute(0, 2, 3, 1).numpy(), shares.cpu().numpy(), strict=True))
+
+    def _look(self, images: Tensor, size: Sequence[int]) -> Tensor:
+        """Probabilities (B, C, *size) of (B, 3, H, W) uint8 RGB."""
+        return multi_scale(
             lambda x: self._network(x).softmax(dim=1),
-            images.to(self._device),
-            images.shape[-2:],
+            images,
+            size,
             scales=self._settings.scales,
             flip=self._settings.flip,
         )
-        if not self._settings.crf.enabled:
-            shares = shares.argmax(dim=1).to(torch.uint8)
-        return list(zip(images.permute(0, 2, 3, 1).numpy(), shares.cpu().numpy(), strict=True))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from plda.compute.device import inference_dtype, named_device
 from plda.data.transforms import resize
+from plda.masks.probabilities import USUAL, Chain, refined_probabilities
 from plda.masks.windows import enlarged, in_windows
 from plda.models.inference import Inference, multi_scale
 from plda.models.saved import read_network
@@ -69,6 +70,7 @@ class TrainedNetwork:
         flip: whether the mirrored photo is averaged in.
         precision: of its numbers: "auto" (the fast one of the device), "32", "bf16" or "16".
         window: the most pixels, along either side, that are looked at together; see `in_windows`.
+        refinement: of the probabilities, see `plda.masks.probabilities`; {}: none, which is faster.
 
     Attributes:
         classes: class names, background first.
@@ -88,6 +90,7 @@ class TrainedNetwork:
         flip: bool = False,
         precision: Precision = "auto",
         window: int = WINDOW,
+        refinement: Chain = USUAL,
     ) -> None:
         architecture, network = read_network(Path(path), SEGMENTER)
         self.classes = architecture.classes
@@ -95,6 +98,7 @@ class TrainedNetwork:
         self._network = Inference(network, self.device, inference_dtype(precision, self.device))
         self._long_side = architecture.long_side if long_side == "trained" else long_side
         self._scales, self._flip, self._window = scales, flip, window
+        self._refinement = refinement
 
     @property
     def reading_side(self) -> int | None:
@@ -154,10 +158,9 @@ class TrainedNetwork:
 
     def _look(self, part: Tensor) -> Tensor:
         """Probabilities (C, h, w) of (3, h, w) uint8 RGB."""
+        return refined_probabilities(self._multi_scale, part[None].to(self.device), self._refinement)[0]
+
+    def _multi_scale(self, images: Tensor, size: Sequence[int]) -> Tensor:
         return multi_scale(
-            lambda x: self._network(x).softmax(dim=1),
-            part[None].to(self.device),
-            part.shape[1:],
-            scales=self._scales,
-            flip=self._flip,
-        )[0]
+            lambda x: self._network(x).softmax(dim=1), images, size, scales=self._scales, flip=self._flip
+        )

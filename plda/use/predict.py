@@ -20,6 +20,7 @@ from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.data.transforms import LEAST_SIDE
 from plda.errors import InputError
 from plda.files import delete_remains, read_note, sha256, write_bytes, write_json, write_text
+from plda.masks.probabilities import USUAL
 from plda.params import Compute, Device, Precision
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
@@ -46,6 +47,7 @@ def predict(
     flip: bool,
     precision: Precision,
     window: int,
+    refine: bool,
 ) -> None:
     """Label every pixel of photos with a trained network.
 
@@ -64,6 +66,7 @@ def predict(
         "flip": flip,
         "precision": precision,
         "window": window,
+        "refinement": USUAL if refine else {},
     }
     make = partial(_Labelling, network, out, overlays, look)
     labelling = make(named_device(device, "device"))
@@ -287,6 +290,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="looks at the photo at several sizes, for instance 0.75,1,1.25, which takes longer",
     )
     command.add_argument("--flip", action="store_true", help="looks at the mirrored photo, too")
+    command.add_argument(
+        "--no-refinement",
+        dest="refine",
+        action="store_false",
+        help="the network's own outlines, which are coarse, and not fitted to the photo's colours; faster",
+    )
     command.add_argument(
         "--precision",
         choices=get_args(Precision),

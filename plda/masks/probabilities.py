@@ -1,0 +1,49 @@
+"""What a segmentation network says of each pixel, refined by the colours beneath it.
+
+A last feature map is coarse, one value for 16 x 16 pixels, and so are the outlines drawn from it. The
+refinements that make pseudo-masks of maps mend the probabilities as well (docs/measured/masks.md).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from plda.adaptation.pamr import pamr
+from plda.data.transforms import resize, unit
+from plda.masks.regions import STRIDE, average
+
+Chain = Mapping[Any, Mapping[str, Any]]
+"""The settings of each step, by its name, in order: of `pamr` and `regions`."""
+
+USUAL: Chain = {"pamr": {"iterations": 10}, "regions": {"scales": [50.0, 150.0, 400.0]}}
+"""As in params.yaml."""
+
+
+def refined_probabilities(
+    network: Callable[[Tensor, Sequence[int]], Tensor], images: Tensor, chain: Chain
+) -> Tensor:
+    """Return a network's probabilities after each step of a chain.
+
+    Args:
+        network: (B, 3, H, W) uint8 RGB, and a size (h, w), to probabilities (B, C, h, w).
+        images: (B, 3, H, W) uint8 RGB.
+        chain: of refinements, which work at half the images' side; none: what the network says, unchanged.
+
+    Returns:
+        (B, C, H, W), summing to 1 over the classes.
+    """
+    size = images.shape[-2:]
+    if not chain:
+        return network(images, size)
+    half = [-(-side // STRIDE) for side in size]
+    shares = network(images, half)
+    for step, settings in chain.items():
+        match step:
+            case "pamr":
+                shares = pamr(resize(unit(images), half).to(shares), shares, **settings)
+            case "regions":
+                shares = average(images, shares, **settings)
+            case _:
+                raise ValueError(f"{step}: is no refinement of probabilities")
+    return resize(shares, size)

@@ -1,0 +1,53 @@
+"""A network's probabilities, refined by the colours beneath them."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from plda.adaptation.pamr import pamr
+from plda.data.transforms import resize
+from plda.masks.probabilities import USUAL, refined_probabilities
+from plda.masks.regions import average
+
+
+def halves(left: int = 30) -> Tensor:
+    """(1, 3, 40, 61) uint8: red on the left of column `left`, blue on its right, and noise."""
+    image = torch.empty(1, 3, 40, 61)
+    image[..., :left] = torch.tensor([200.0, 50.0, 40.0])[:, None, None]
+    image[..., left:] = torch.tensor([40.0, 60.0, 190.0])[:, None, None]
+    noise = 5 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return (image + noise).clamp(0, 255).to(torch.uint8)
+
+
+def coarse(_images: Tensor, size: Sequence[int]) -> Tensor:
+    """(1, 2, *size): class 1 on the left, its outline four columns too far to the right, and blurred."""
+    place = torch.arange(size[1]) * 61 / size[1]
+    left = ((34 - place) / 16 + 0.5).clamp(0.05, 0.95).expand(1, 1, *size)
+    return torch.cat([1 - left, left], dim=1)
+
+
+def test_the_outline_moves_to_where_the_colours_change() -> None:
+    plain = refined_probabilities(coarse, halves(), {})
+    assert torch.equal(plain, coarse(halves(), (40, 61)))
+    refined = refined_probabilities(coarse, halves(), USUAL)
+    assert refined.shape == plain.shape
+    torch.testing.assert_close(refined.sum(dim=1), torch.ones(1, 40, 61))
+    assert (plain.argmax(dim=1)[..., 31:34] == 1).all()
+    assert (refined.argmax(dim=1)[..., :29] == 1).all()
+    assert (refined.argmax(dim=1)[..., 32:] == 0).all()
+
+
+def test_the_steps_follow_each_other_at_half_the_side() -> None:
+    images = halves()
+    shares = coarse(images, (20, 31))
+    shares = pamr(resize(images / 255, (20, 31)), shares, iterations=3)
+    expected = resize(average(images, shares, scales=[20.0]), (40, 61))
+    chain = {"pamr": {"iterations": 3}, "regions": {"scales": [20.0]}}
+    torch.testing.assert_close(refined_probabilities(coarse, images, chain), expected)
+
+
+def test_a_step_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="blur: is no refinement of probabilities"):
+        refined_probabilities(coarse, halves(), {"blur": {}})
