@@ -266,6 +266,7 @@ class MakeMasks(Refinement):
 class TrainSegmenter(Training):
     supervision: Literal["tags", "masks"]
     head: Literal["deeplabv3", "lraspp", "deeplabv2"]
+    object_share: Literal["matched", "learnt"]
 
     def needs_two_images(self) -> str:
         """See `Schedule`. The heads deeplabv3 and lraspp train batch norm, whatever `batch_norm` says."""

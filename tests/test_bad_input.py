@@ -172,6 +172,14 @@ def test_a_wrong_table_is_refused(
         ({"make_masks__refinement": ["pamr", "blur"]}, ["make_masks.refinement.1: ", "'blur'"]),
         ({"make_masks__refinement": ["pamr", "pamr"]}, ["make_masks.refinement: a step stands twice"]),
         ({"make_masks__refinement": ["crf", "pamr"]}, ["make_masks.refinement: crf comes last"]),
+        (
+            {"make_masks__refinement": ["regions", "random_walk"], "train_boundary__enabled": True},
+            ["make_masks.refinement: random_walk must come before regions"],
+        ),
+        (
+            {"make_masks__regions": None, "make_masks__refinement": ["regions"]},
+            ["make_masks.regions: is missing"],
+        ),
         ({"make_masks__pamr": None}, ["make_masks.pamr: is missing, and stands in refinement"]),
         ({"train_boundary__enabled": False}, ["random_walk needs the boundary network"]),
         ({"train_boundary__seeds__margin": -0.1}, ["train_boundary.seeds.margin"]),

@@ -225,7 +225,7 @@ def test_every_refinement_by_colours_keeps_the_contract(name: str) -> None:
 
 def test_every_step_of_a_refinement_is_known_everywhere() -> None:
     (names,) = (get_args(item) for item in get_args(MakeMasks.model_fields["refinement"].annotation))
-    assert set(names) == set(STEPS) == {*COLOURS, "random_walk", "crf"}
+    assert set(names) == set(STEPS) == {*COLOURS, "regions", "random_walk", "crf"}
     assert set(names) <= set(small_params()["make_masks"]), "params.yaml shows what each may be told"
 
 

@@ -95,6 +95,19 @@ class Segmenter(Network):
             case _:
                 raise ValueError(f"head: {head!r} is unknown")
 
+    @property
+    def bias(self) -> Tensor:
+        """(C,) what is added to the class scores of every pixel."""
+        match self.head:
+            case DeepLabV2Head():
+                bias = self.head.branches[0].bias
+            case LrasppHead():
+                bias = self.head.lraspp.low_classifier.bias
+            case _:
+                bias = self.head[-1].bias  # type: ignore[index]
+        assert isinstance(bias, Tensor)
+        return bias
+
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] to class scores, (B, C, H, W), background first."""
         features = self.backbone(image)

@@ -1,12 +1,14 @@
 """Stage train_segmenter."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from plda.compute.device import find_device, inference_dtype
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops
@@ -15,12 +17,14 @@ from plda.data.loading import load_true_mask
 from plda.errors import InputError
 from plda.files import write_json
 from plda.masks.folder import load_mask
+from plda.models.inference import Inference
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import SEGMENTER, MaskLearner
 from plda.params import Compute, TrainSegmenter
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.compute import describe
 from plda.training.loop import Weights, train, write_history
+from plda.training.object_share import match_object_share
 
 
 def train_segmenter(
@@ -76,7 +80,10 @@ def train_segmenter(
     data = MaskedCrops(entries, archive, masks, train_segmenter, seed)
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
-        save_network(segmenter, architecture, weights, {"first_weights": backbone["origin"]})
+        about = {"first_weights": backbone["origin"]}
+        if train_segmenter.object_share == "matched":
+            weights, about["object_share"] = _matched(weights, architecture, entries, archive, masks, compute)
+        save_network(segmenter, architecture, weights, about)
         write_history(segmenter_history, history)
         write_json(segmenter_machine, describe(compute))
 
@@ -93,6 +100,31 @@ def train_segmenter(
         checkpoint=Checkpoint(checkpoints / f"train_segmenter-{key}"),
         write=write,
     )
+
+
+def _matched(
+    weights: Weights,
+    architecture: Architecture,
+    entries: Sequence[Entry],
+    archive: Archive,
+    masks: Callable[[Entry], np.ndarray],
+    compute: Compute,
+) -> tuple[Weights, dict[str, float]]:
+    """Lower the background's bias as `plda.training.object_share` says; the weights, and what was found."""
+    network = SEGMENTER.build(architecture)
+    network.load_state_dict(weights)
+    (bias,) = (name for name, parameter in network.named_parameters() if parameter is network.bias)
+    device = find_device(compute)
+    see = Inference(network, device, inference_dtype(compute.precision, device))
+    found = match_object_share(see, entries, archive, masks, device)
+    print(
+        f"object_share: {100 * found.masks:.1f} % of the training pixels are object in the masks, "
+        f"{100 * found.network:.1f} % in the network's; matched by {found.offset:.3f} less for background",
+        file=sys.stderr,
+    )
+    lowered = weights[bias].clone()
+    lowered[0] -= found.offset
+    return weights | {bias: lowered}, {name: round(value, 4) for name, value in found._asdict().items()}
 
 
 def _need_masks(entries: Sequence[Entry], index: Path) -> None:
