@@ -54,7 +54,7 @@ def test_the_offset_gives_the_share_of_the_masks(data: tuple[list[Entry], Archiv
 def test_masks_of_one_kind_change_nothing(data: tuple[list[Entry], Archive, dict], ids: int) -> None:
     entries, archive, _ = data
     mask = np.full((36, 48), ids, np.uint8)
-    found = match_object_share(brightness, entries, archive, lambda e: mask, CPU)
+    found = match_object_share(brightness, entries, archive, lambda _: mask, CPU)
     assert found.offset == 0.0 and found.masks == float(ids == 1)
 
 
