@@ -97,6 +97,11 @@ def test_sorted_by_iou(page: Page) -> None:
         )
         scores = [float(score) for score in visible(page, "data-score")]
         assert scores == sorted(scores, reverse=downwards) and len(scores) == 12
+    page.get_by_role("button", name="Unseen images").click()
+    page.get_by_label("Order").select_option(label="lowest expected IoU first")
+    expected = [float(value) for value in visible(page, "data-expected")]
+    assert expected == sorted(expected) and len(expected) == VAL
+    training_images(page)
     page.get_by_label("Order").select_option(label="as in the data set")
     assert visible(page, "data-score") == before
 

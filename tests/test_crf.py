@@ -24,6 +24,7 @@ from plda.data.index import read_index
 from plda.data.loading import load_image
 from plda.errors import InputError
 from plda.masks.crf import crf, most_likely, require
+from plda.masks.estimate import expected_iou, read_estimates
 from plda.masks.folder import load_mask
 from plda.models.inference import Inference, multi_scale
 from plda.models.saved import Architecture, load_network, save_network
@@ -341,11 +342,14 @@ def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> Non
             predict_masks__refinement=["crf"] if enabled else [],
             compute__precision="32",
         )
-        assert run_stage("predict_masks", params, **data, segmenter=network, predictions=made[enabled]) == 0
+        paths = data | {"segmenter": network, "predictions": made[enabled]}
+        paths["estimates"] = tmp_path / f"estimates-{enabled}.csv"
+        assert run_stage("predict_masks", params, **paths) == 0
     settings = read_params(params).predict_masks
     loaded = load_network(network, SEGMENTER, read_classes(data["classes"]))
     segmenter = Inference(loaded, torch.device("cpu"), torch.float32)
     entries, changed = read_index(data["index"], "val"), 0
+    estimates = {enabled: read_estimates(tmp_path / f"estimates-{enabled}.csv", entries) for enabled in made}
     for entry in entries:
         image = load_image(Archive(data["images"]), entry)
         probabilities = multi_scale(
@@ -361,8 +365,12 @@ def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> Non
         pixels = image.permute(1, 2, 0).numpy()
         assert np.array_equal(refined, most_likely(pixels, probabilities, **values))
         changed += int((plain != refined).sum())
+        ids = torch.tensor(plain).long()
+        expected = float(expected_iou(torch.from_numpy(probabilities)[None], ids[None]))
+        assert estimates[False][entry.key] == pytest.approx(expected, abs=0.01)
     assert len(entries) == 4
     assert changed
+    assert estimates[True] == estimates[False]  # of what the network says, before the CRF
 
 
 def test_predictions_are_refused_before_any_work(
@@ -378,5 +386,6 @@ def test_predictions_are_refused_before_any_work(
         **paths,
         segmenter=tmp_path / "absent.pt",
         predictions=tmp_path / "masks",
+        estimates=tmp_path / "estimates.csv",
     )
     assert "params: predict_masks.refinement: a dense CRF needs the package pydensecrf2" in message

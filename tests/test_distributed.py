@@ -312,10 +312,11 @@ def test_images_shared_by_two_processes_give_the_same_files(drawn: Path, tmp_pat
         inputs = data | {"cams": cams, "boundary_network": networks["boundary"]}
         assert run_stage("make_masks", params, **inputs, **outputs) == 0
         inputs = data | {"segmenter": networks["segmenter"]}
-        assert run_stage("predict_masks", params, **inputs, predictions=out / "predictions") == 0
+        made = {"predictions": out / "predictions", "estimates": out / "estimates.csv"}
+        assert run_stage("predict_masks", params, **inputs, **made) == 0
         params.unlink()
         files.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
-    assert len(files[0]) == 3 + 12 + 4
+    assert len(files[0]) == 3 + 12 + 4 + 1
     assert files[0] == files[1]
 
 

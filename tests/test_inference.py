@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import build, run_stage, write_params
@@ -13,6 +14,7 @@ from torch import nn
 from benchmarks.backbones import own_stride
 from plda.compute import device as devices
 from plda.data.images import read_mask
+from plda.data.index import read_index
 from plda.masks.cams import Cams
 from plda.models.inference import Inference, fold_batch_norm
 from plda.models.saved import Architecture, save_network
@@ -102,6 +104,7 @@ def test_batches_give_what_single_images_give(
         paths = {**data, "cam_network": tmp_path / "cam.pt", "cams": out / "cams.npz"}
         assert run_stage("infer_cams", params, **paths) == 0
         paths = {**data, "segmenter": tmp_path / "segmenter.pt", "predictions": out / "masks"}
+        paths["estimates"] = out / "estimates.csv"
         assert run_stage("predict_masks", params, **paths) == 0
         files[together] = {p.name: p.read_bytes() for p in (out / "masks").rglob("*.png")}
     assert len(files[1]) == 4 and files[1].keys() == files[8].keys()
@@ -112,5 +115,8 @@ def test_batches_give_what_single_images_give(
     for key in keys:
         assert (one.read(key) - many.read(key)).abs().max() < 2e-3
         assert one.read(key).amax() > 0.9
+    one, many = (pd.read_csv(tmp_path / name / "estimates.csv") for name in ("1", "8"))
+    assert list(one["image"]) == list(many["image"]) == [e.image for e in read_index(data["index"], "val")]
+    assert one["expected_iou"].to_numpy() == pytest.approx(many["expected_iou"].to_numpy(), abs=0.1)
     differ = [np.mean(read_mask(files[1][name]) != read_mask(files[8][name])) for name in files[1]]
     assert max(differ) < 2e-3

@@ -24,6 +24,7 @@ from plda.data.classes import read_classes
 from plda.data.images import encode_image, read_image, read_mask
 from plda.data.index import read_index
 from plda.masks import windows
+from plda.masks.estimate import read_estimates
 from plda.masks.folder import load_mask
 from plda.masks.windows import enlarged, in_windows
 from plda.models.saved import Architecture, load, read_network, save_network
@@ -109,12 +110,16 @@ def test_predict_says_what_the_stage_says(drawn: Path, tmp_path: Path) -> None:
             classes=drawn / "classes.txt",
             segmenter=file,
             predictions=tmp_path / "masks",
+            estimates=tmp_path / "estimates.csv",
         )
         == 0
     )
     labeller = TrainedNetwork(file, device="cpu", long_side="full", scales=(1.0, 1.5), flip=True)
-    for entry in read_index(drawn / "index.csv", "val"):
+    entries = read_index(drawn / "index.csv", "val")
+    expected = read_estimates(tmp_path / "estimates.csv", entries)
+    for entry in entries:
         labelled = labeller.label(read_image(Archive(drawn / "images.zip").read(entry.image)))
+        assert labelled.expected_iou == pytest.approx(expected[entry.key], abs=0.01)
         assert np.array_equal(labelled.ids, load_mask(tmp_path / "masks", entry))
 
 
@@ -210,6 +215,8 @@ def test_what_is_written(network: Path, tmp_path: Path, capsys: pytest.CaptureFi
         for each in about["classes"]:
             assert each["share"] == pytest.approx((ids == each["id"]).mean(), abs=1e-6)
         mine = [row for row in rows if row["photo"] == about["photo"]]
+        assert {float(row["expected_iou"]) for row in mine} == {about["expected_iou"]}
+        assert 0 < about["expected_iou"] <= 100
         assert [(r["class"], float(r["share"])) for r in mine] == [
             (each["class"], each["share"]) for each in about["classes"]
         ]

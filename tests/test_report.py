@@ -23,8 +23,10 @@ from plda.data.creatures import CLASSES, draw
 from plda.data.images import VOID, encode_image, encode_mask
 from plda.data.index import Entry, read_index, write_index
 from plda.data.loading import load_true_mask
+from plda.errors import InputError
 from plda.files import write_json, write_text
 from plda.masks.cams import map_size, write_cams
+from plda.masks.estimate import write_estimates
 from plda.masks.folder import load_mask, write_mask
 from plda.params import Params, read_params
 from plda.report.facts import Differences, differences
@@ -33,7 +35,14 @@ from plda.report.page import background_alone, mistakes
 from plda.scoring.confusion import Confusion
 from plda.scoring.images import score_images
 from plda.scoring.masks import CURVE, Scored, trimap
-from plda.scoring.summary import background_metrics, class_table, collect_metrics, curve_table, summarise
+from plda.scoring.summary import (
+    background_metrics,
+    class_table,
+    collect_metrics,
+    curve_table,
+    estimate_metrics,
+    summarise,
+)
 from plda.stages.report import report
 
 SIZE = 48
@@ -80,7 +89,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     """The inputs of the stage: a few drawn scenes, half-right masks of them, scores of these."""
     names = ("index", "images", "classes", "cam_history", "cam_machine", "cams", "boundary_history",
              "pseudo_masks", "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history",
-             "segmenter_machine", "predictions", "metrics", "class_scores", "page",
+             "segmenter_machine", "predictions", "estimates", "metrics", "class_scores", "page",
              "backbone_origins")  # fmt: skip
     paths = {name: folder / name for name in names} | {"presets": ROOT / "workflow" / "presets"}
     machine = {"device": "abacus", "precision": "32", "system": "Linux", "python": "3", "torch": "2"}
@@ -90,9 +99,10 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     origins["cams"] |= {"from": "timm's release", "repository": "timm/x", "licence": "apache-2.0"}
     write_json(paths["backbone_origins"], origins)
     entries, cams = [], []
+    expected: dict[str, float] = {}
     files: dict[str, bytes] = {}
     kinds = ("seeds", "pamr", "pseudo_masks", "predictions")
-    sets = {name: Scored(Confusion(len(CLASSES)), Confusion(len(CLASSES)), None) for name in kinds}
+    sets = {name: Scored(Confusion(len(CLASSES)), Confusion(len(CLASSES)), None, {}) for name in kinds}
     for number in range(train + val):
         scene = draw(0, number, size=SIZE, body_cue=1.0, part_size=0.2)
         split = "train" if number < train else "val"
@@ -106,6 +116,8 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
         made[:8], made[8:12] = 0, VOID
         if split == "train":
             cams.append((entry.key, torch.rand(len(scene.tags), *map_size(SIZE, SIZE))))
+        else:
+            expected[entry.key] = 90.0 - 7 * number
         write_mask(paths["pseudo_masks" if split == "train" else "predictions"], entry, made)
         for kind in kinds[:3] if split == "train" else kinds[3:]:
             if scored:
@@ -124,7 +136,10 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
         collect_metrics(sets), {"seeds": curve, "pamr": curve}, background, "Otsu's threshold"
     )
     write_json(paths["cam_metrics"], scores)
-    write_json(paths["metrics"], collect_metrics(predicted))
+    of_image = {entry.key: 60.0 - number for number, entry in enumerate(entries)} if scored else {}
+    write_json(paths["metrics"], collect_metrics(predicted) | estimate_metrics(expected, of_image))
+    predictions = [entry for entry in entries if entry.key in expected]
+    write_estimates(paths["estimates"], ((entry, expected[entry.key]) for entry in predictions))
     for name, some in (("cam_class_scores", sets), ("class_scores", predicted)):
         table = class_table({kind: every.everywhere for kind, every in some.items()}, CLASSES)
         write_text(paths[name], table.to_csv(index=False))
@@ -179,6 +194,26 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     assert "target, share of pixels 4 percent" in str(domains["aria-label"])
     assert "source, on their object 71 percent" in str(domains["aria-label"])
     assert "Nothing is scored" not in page.text
+
+
+def test_shows_what_is_expected_of_masks(page: Page) -> None:
+    assert "expected IoU 48.0, an estimate without masks" in page.text
+    assert "its rank correlation with the IoU of unseen images is 1.00" in page.text
+    rows = page.all("article")
+    assert [row["data-expected"] for row in rows] == ["55.0", "48.0", "", ""]
+    assert all(row["data-score"] for row in rows)
+    assert page.text.count("expected IoU 55") == 1
+    assert [option["value"] for option in page.all("option")][-4:] == ["", "worst", "best", "unsure"]
+
+
+def test_a_mask_that_the_table_lacks_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
+    lines = inputs["estimates"].read_text().splitlines()
+    (tmp_path / "estimates").write_text("\n".join(lines[:-1]))
+    with pytest.raises(InputError, match=r"estimates: images/val/7 \.png has a mask, but is missing here"):
+        make_page({**inputs, "estimates": tmp_path / "estimates", "page": tmp_path / "page"})
+    (tmp_path / "estimates").write_text("image\n")
+    with pytest.raises(InputError, match="estimates: is no table of image and expected_iou"):
+        make_page({**inputs, "estimates": tmp_path / "estimates", "page": tmp_path / "page"})
 
 
 def test_says_what_the_segmentation_network_learnt_from(inputs: dict[str, Path], page: Page) -> None:
@@ -277,9 +312,18 @@ def test_without_true_masks(tmp_path: Path) -> None:
     page = make_page(write_inputs(tmp_path, scored=False))
     assert "Nothing is scored on this page" in page.text
     assert page.text.count("not scored") == 3 and "mIoU" not in page.text
+    assert "not scoredexpected IoU 48.0, an estimate without masks" in page.text
     assert len(page.all("svg", role="img")) == 3  # loss, learning rate, shares of source and target
     assert len(page.all("article")) == 4
-    assert page.text.count("IoU") == 0
+    assert [option["value"] for option in page.all("option")][-2:] == ["", "unsure"]
+
+
+def test_without_true_masks_the_worst_are_those_of_lowest_expected_iou(tmp_path: Path) -> None:
+    page = make_page(write_inputs(tmp_path, scored=False), 2, worst=2)
+    rows = page.all("article")
+    assert [row["data-expected"] for row in rows] == ["55.0", "41.0", ""]
+    assert page.text.count("among the lowest") == 1 and "among the worst" not in page.text
+    assert "the worst of the unseen images are those where it is lowest" in page.text
 
 
 def test_says_what_was_run(inputs: dict[str, Path], page: Page) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import BASELINES, ROOT, Photos, Refusal, run_stage, write_params
@@ -25,8 +26,9 @@ PATHS = {
     "pseudo_masks": "masks", "refined_cams": "refined.npz", "background_scores": "scores.json",
     "cam_metrics": "cam_metrics.json", "cam_class_scores": "cam_classes.csv", "seed_curve": "curve.csv",
     "segmenter": "network.pt", "segmenter_history": "history.csv", "segmenter_machine": "machine.json",
-    "predictions": "predictions", "metrics": "metrics.json", "class_scores": "classes.csv",
-    "summary": "summary.md", "presets": ROOT / "workflow/presets", "page": "report.html",
+    "predictions": "predictions", "estimates": "estimates.csv", "metrics": "metrics.json",
+    "class_scores": "classes.csv", "summary": "summary.md",
+    "presets": ROOT / "workflow/presets", "page": "report.html",
 }  # fmt: skip
 STAGES = (
     "download_backbone", "train_cam", "infer_cams", "train_boundary", "make_masks", "evaluate_cams",
@@ -70,6 +72,12 @@ def test_pipeline_with_untagged_and_unknown_photos(photos: Photos, baseline: str
     assert load_mask(out / "masks", known[0]).any()
     assert sorted(path.stem for path in (out / "masks").glob("*.png")) == ["a", "b"]
     assert sorted(path.stem for path in (out / "predictions").glob("*.png")) == ["a", "b", "c", "d"]
+    estimates = pd.read_csv(out / "estimates.csv")
+    assert list(estimates["image"]) == [f"images/{name}.jpg" for name in "abcd"]
+    assert estimates["expected_iou"].between(0, 100).all()
+    (expected,) = estimates["expected_iou"][estimates["image"] == "images/c.jpg"]  # of val alone
+    assert json.loads((out / "metrics.json").read_text()) == {"estimate": {"expected_iou": expected}}
+    assert f"Expected IoU of the segmentation: {expected:.1f}" in (out / "summary.md").read_text()
     assert json.loads((out / "cam_metrics.json").read_text())["pseudo_masks"]["miou"] >= 0
     page = (out / "report.html").read_text()
     assert "no class</span>" in page

@@ -51,12 +51,15 @@ class Row:
     Attributes:
         entry: its line of the index.
         score: mean IoU of its mask in percent, None where there is no true one.
-        worst: it is one of those with the lowest score of its whole split.
+        expected: expected IoU of its prediction in percent, None where there is none.
+        worst: it is one of those with the lowest score of its whole split; where no image of it has one, with
+            the lowest expected IoU.
         cells: title and picture, None where there is nothing to show.
     """
 
     entry: Entry
     score: float | None
+    expected: float | None
     worst: bool
     cells: tuple[tuple[str, Picture | None], ...]
 
@@ -84,6 +87,7 @@ def make_rows(
     entries: Iterable[Entry],
     worst: Sequence[Entry],
     scores: Mapping[str, float],
+    expected: Mapping[str, float],
     classes: Sequence[str],
     archive: Archive,
     cams: Cams,
@@ -96,6 +100,7 @@ def make_rows(
         entries: what is shown; only those of split train with tags have maps.
         worst: shown after them, where they are not among them.
         scores: each scored entry's mean IoU by its key.
+        expected: each prediction's expected IoU by its entry's key.
         classes: class names, background first.
         archive: of the data set.
         cams: the maps of the training images.
@@ -123,7 +128,8 @@ def make_rows(
         for title, ids in masks.items():
             shown = None if ids is None else _mask(ids, photo.size, title, classes)
             cells.append((title, shown))
-        rows.append(Row(entry, scores.get(entry.key), entry.key in low, tuple(cells)))
+        key = entry.key
+        rows.append(Row(entry, scores.get(key), expected.get(key), key in low, tuple(cells)))
     return rows
 
 

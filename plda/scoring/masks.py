@@ -1,6 +1,6 @@
 """Scoring whole sets of masks against true ones."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +27,13 @@ class Scored(NamedTuple):
         everywhere: all pixels.
         outlines: those near an outline, see `trimap`.
         parts: share of pixels given their true class, on `telling` parts and on the `body`; None if unknown.
+        images: as `plda.scoring.images.score_images` has it: each image's own mean IoU by its key, percent.
     """
 
     everywhere: Confusion
     outlines: Confusion
     parts: dict[str, float] | None
+    images: Mapping[str, float]
 
 
 def score_set(
@@ -42,14 +44,19 @@ def score_set(
 ) -> Scored:
     """Score the masks of every entry that has a true one; each is made once."""
     everywhere, outlines, parts = Confusion(classes), Confusion(classes), _Parts()
+    images = {}
     for entry in entries:
         if entry.mask:
             truth, given = load_true_mask(archive, entry.mask), mask_of(entry)
-            everywhere.add(truth, given)
+            own = Confusion(classes)
+            own.add(truth, given)
+            everywhere.counts += own.counts
+            if own.pixels:
+                images[entry.key] = own.scores().mean()["miou"]
             outlines.add(trimap(truth, OUTLINE), given)
             if entry.parts:
                 parts.add(load_true_mask(archive, entry.parts), truth == given)
-    return Scored(everywhere, outlines, parts.recall())
+    return Scored(everywhere, outlines, parts.recall(), images)
 
 
 def trimap(truth: np.ndarray, width: int) -> np.ndarray:

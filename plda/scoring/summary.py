@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from plda.masks.steps import AFTER
 from plda.scoring.confusion import Confusion, percent
 from plda.scoring.masks import OUTLINE, Scored
 
 MAY_BE_UNDECIDED = ("boundary_seeds", "pseudo_masks")
+FEWEST = 3  # images that a rank correlation is of
 
 
 def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
@@ -20,7 +23,7 @@ def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
     may be undecided, the share that is, and mIoU on the decided pixels.
     """
     metrics: dict[str, dict[str, float]] = {}
-    for name, (everywhere, outlines, parts) in sets.items():
+    for name, (everywhere, outlines, parts, _) in sets.items():
         if not everywhere.pixels:
             continue
         metrics[name] = {
@@ -33,6 +36,28 @@ def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
             metrics[name]["miou_decided"] = everywhere.decided_scores().mean()["miou"]
             metrics[name]["undecided"] = percent(everywhere.undecided())
     return metrics
+
+
+def estimate_metrics(
+    expected: Mapping[str, float], scores: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """What is known of masks without true ones, as the section `estimate` of metrics.
+
+    Args:
+        expected: expected IoU by image, in percent.
+        scores: true mean IoU of those images that have a true mask, in percent.
+
+    Returns:
+        `expected_iou`: the mean over images, in percent; `rank_correlation`: Spearman's, in [-1, 1], of both
+        by image, where there are enough images and neither is the same for all. Nothing without any image.
+    """
+    if not expected:
+        return {}
+    estimate = {"expected_iou": round(float(np.mean(list(expected.values()))), 2)}
+    pairs = np.array([(expected[image], score) for image, score in scores.items() if image in expected])
+    if len(pairs) >= FEWEST and all(np.ptp(pairs, axis=0) > 0):
+        estimate["rank_correlation"] = round(float(stats.spearmanr(pairs).statistic), 3)
+    return {"estimate": estimate}
 
 
 def background_metrics(
@@ -108,8 +133,9 @@ def summarise(metrics: Mapping[str, Any]) -> str:
     for name, title, split in _ROWS:
         if values := metrics.get(name):
             lines.append(" | ".join([f"| {title}", split, *(f"{values[c]:.1f}" for c in _COLUMNS)]) + " |")
+    estimated = _estimate_notes(metrics.get("estimate", {}))
     if len(lines) == 2:
-        return "No true masks in the data set: nothing to score.\n"
+        return "\n\n".join(["No true masks in the data set: nothing to score.", *estimated]) + "\n"
     notes = [
         f"At outlines: mIoU of the pixels within {OUTLINE} of an outline.",
         "Object: any class but background, against background. Object class: of the pixels that are object "
@@ -128,7 +154,24 @@ def summarise(metrics: Mapping[str, Any]) -> str:
             f"({metrics['seeds_best']['background_score']}, which no run may use) CAM seeds reach "
             f"{metrics['seeds_best']['miou']:.1f}."
         )
-    return "\n".join([*lines, "", *notes]) + "\n"
+    return "\n".join([*lines, "", *notes, *estimated]) + "\n"
+
+
+def _estimate_notes(estimate: Mapping[str, float]) -> list[str]:
+    """What is told of the section `estimate`, in one line."""
+    if not estimate:
+        return []
+    note = (
+        f"Expected IoU of the segmentation: {estimate['expected_iou']:.1f}, the mean over the val images. "
+        "It is an estimate by the network's own probabilities, without true masks, and no score: a network "
+        "tends to be surer than it is right."
+    )
+    if "rank_correlation" in estimate:
+        note += (
+            " Its rank correlation with the true mean IoU by image is "
+            f"{estimate['rank_correlation']:.2f} (1: the same order, 0: none)."
+        )
+    return [note]
 
 
 _COLUMNS = {

@@ -8,9 +8,10 @@ from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.index import read_index
 from plda.files import write_json, write_text
+from plda.masks.estimate import read_estimates
 from plda.masks.folder import load_mask, mask_path
 from plda.scoring.masks import score_set
-from plda.scoring.summary import class_table, collect_metrics, summarise
+from plda.scoring.summary import class_table, collect_metrics, estimate_metrics, summarise
 
 
 def evaluate(
@@ -19,6 +20,7 @@ def evaluate(
     classes: Path,
     cam_metrics: Path,
     predictions: Path,
+    estimates: Path,
     metrics: Path,
     class_scores: Path,
     summary: Path,
@@ -31,7 +33,8 @@ def evaluate(
         classes: its class names.
         cam_metrics: the scores of seeds and pseudo-masks.
         predictions: the segmentation network's masks.
-        metrics: written: their scores, in percent.
+        estimates: their expected IoU by image.
+        metrics: written: their scores, in percent, and the mean expected IoU.
         class_scores: written: IoU, precision and recall by class.
         summary: written: a table for people, of seeds, pseudo-masks and predictions.
     """
@@ -39,7 +42,8 @@ def evaluate(
     archive = Archive(images)
     entries = [e for e in read_index(index, "val") if mask_path(predictions, e).exists()]
     scored = score_set(entries, archive, partial(load_mask, predictions), len(names))
-    scores = collect_metrics({"predictions": scored})
+    expected = read_estimates(estimates, entries)
+    scores = collect_metrics({"predictions": scored}) | estimate_metrics(expected, scored.images)
     write_json(metrics, scores)
     table = class_table({"predictions": scored.everywhere}, names)
     write_text(class_scores, table.to_csv(index=False))

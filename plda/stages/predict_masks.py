@@ -1,7 +1,7 @@
 """Stage predict_masks."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ from plda.data.index import Entry, by_size, read_index
 from plda.data.loading import load_images
 from plda.files import replacing
 from plda.masks.crf import most_likely, require
+from plda.masks.estimate import expected_iou, write_estimates
 from plda.masks.folder import write_mask
 from plda.masks.probabilities import refined_probabilities
 from plda.models.inference import Inference, multi_scale
@@ -34,11 +35,14 @@ def predict_masks(
     classes: Path,
     segmenter: Path,
     predictions: Path,
+    estimates: Path,
     *,
     predict_masks: PredictMasks,
     compute: Compute,
 ) -> None:
     """Label every pixel of images that the network was not trained on; their tags are not looked at.
+
+    Of each mask it is estimated how good it is, by the network's own probabilities, before any CRF.
 
     Args:
         index: the table of the data set.
@@ -46,6 +50,7 @@ def predict_masks(
         classes: its class names.
         segmenter: the trained segmentation network.
         predictions: written: a folder of palette PNGs.
+        estimates: written: their expected IoU by image, in percent.
         predict_masks: its section of the params.
         compute: where it runs.
     """
@@ -56,7 +61,8 @@ def predict_masks(
     make = partial(_Predictions, segmenter, names, Archive(images), predict_masks, compute.precision)
     groups = list(by_size(entries, together_on(find_device(compute))))
     with spread(make, compute, len(entries)) as predict, replacing(predictions) as folder:
-        predicted = chain.from_iterable(predict(groups))
+        expected: list[float] = []
+        predicted = _noting(chain.from_iterable(predict(groups)), expected)
         masks: Iterator[np.ndarray]
         if finish:
             refine = partial(most_likely, **predict_masks.of("crf"))
@@ -66,6 +72,17 @@ def predict_masks(
         shown = tqdm(masks, total=len(entries), unit="image", disable=not sys.stderr.isatty())
         for entry, ids in zip(chain.from_iterable(groups), shown, strict=True):
             write_mask(folder, entry, ids)
+    found = dict(zip(chain.from_iterable(groups), expected, strict=True))
+    write_estimates(estimates, ((entry, found[entry]) for entry in entries))
+
+
+def _noting(
+    predicted: Iterable[tuple[np.ndarray, np.ndarray, float]], expected: list[float]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What a CRF takes of each image; its expected IoU is added to `expected`."""
+    for image, shares, value in predicted:
+        expected.append(value)
+        yield image, shares
 
 
 class _Predictions:
@@ -91,15 +108,16 @@ class _Predictions:
         """Read the images."""
         return load_images(self._archive, entries)
 
-    def __call__(self, images: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Each image, (H, W, 3) uint8 RGB, and its (H, W) uint8 class ids.
+    def __call__(self, images: Tensor) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        """Each image, (H, W, 3) uint8 RGB, its (H, W) uint8 class ids, and their expected IoU in percent.
 
-        For a CRF, (C, H, W) float32 probabilities in their place.
+        For a CRF, (C, H, W) float32 probabilities in place of the ids.
         """
         shares = refined_probabilities(self._look, images.to(self._device), self._chain)
-        if not self._finish:
-            shares = shares.argmax(dim=1).to(torch.uint8)
-        return list(zip(images.permute(0, 2, 3, 1).numpy(), shares.cpu().numpy(), strict=True))
+        ids = shares.argmax(dim=1)
+        expected = expected_iou(shares, ids).tolist()
+        made = shares if self._finish else ids.to(torch.uint8)
+        return list(zip(images.permute(0, 2, 3, 1).numpy(), made.cpu().numpy(), expected, strict=True))
 
     def _look(self, images: Tensor, size: Sequence[int]) -> Tensor:
         """Probabilities (B, C, *size) of (B, 3, H, W) uint8 RGB."""

@@ -14,6 +14,7 @@ from plda.data.index import read_index
 from plda.data.tags import doubts, occurrences
 from plda.files import write_text
 from plda.masks.cams import Cams
+from plda.masks.estimate import read_estimates
 from plda.masks.folder import load_mask, mask_path
 from plda.params import (
     DownloadBackbone,
@@ -48,6 +49,7 @@ def report(
     segmenter_history: Path,
     segmenter_machine: Path,
     predictions: Path,
+    estimates: Path,
     cam_metrics: Path,
     cam_class_scores: Path,
     seed_curve: Path,
@@ -84,10 +86,11 @@ def report(
         segmenter_history: losses and learning rate of the segmentation network by epoch.
         segmenter_machine: what it was trained on.
         predictions: its masks.
+        estimates: their expected IoU by image.
         cam_metrics: the scores of seeds and pseudo-masks, in percent.
         cam_class_scores: their IoU, precision and recall by class.
         seed_curve: the seeds' scores by background score.
-        metrics: the scores of the predictions.
+        metrics: the scores of the predictions, and their mean expected IoU.
         class_scores: theirs by class.
         page: written: one HTML file that needs nothing else.
         source: of the images.
@@ -119,10 +122,13 @@ def report(
     )
     names, entries, archive = read_classes(classes), read_index(index), Archive(images)
     train = [entry for entry in entries if entry.teaches]
-    val = [entry for entry in entries if entry.split == "val" and mask_path(predictions, entry).exists()]
+    predicted = [entry for entry in entries if mask_path(predictions, entry).exists()]
+    val = [entry for entry in predicted if entry.split == "val"]
+    expected = read_estimates(estimates, predicted)
     of_train, _ = score_images(train, archive, partial(load_mask, pseudo_masks), len(names))
     of_val, confusion = score_images(val, archive, partial(load_mask, predictions), len(names))
     scores = of_train | of_val
+    order = of_train | (of_val or {entry.key: expected[entry.key] for entry in val})
     tagged = occurrences(train, names)
     machines = {"CAM network": cam_machine, "segmentation network": segmenter_machine}
     facts = {
@@ -154,8 +160,9 @@ def report(
         segmenter_history=pd.read_csv(segmenter_history),
         rows=make_rows(
             choose(entries, report.gallery),
-            choose_worst(entries, scores, report.worst),
+            choose_worst(entries, order, report.worst),
             scores,
+            expected,
             names,
             archive,
             Cams(cams),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from plda.compute.device import inference_dtype, named_device
 from plda.data.transforms import resize
+from plda.masks.estimate import expected_iou_of_sums
 from plda.masks.probabilities import USUAL, Chain, refined_probabilities
 from plda.masks.windows import enlarged, in_windows
 from plda.models.inference import Inference, multi_scale
@@ -51,11 +52,13 @@ class Labelled:
         ids: (H, W) uint8, each pixel's class.
         confidence: (H, W) float32, the probability of that class, in (0, 1]; None unless asked for.
         found: the classes that occur, the largest share first.
+        expected_iou: of the ids, in percent: an estimate without a true mask, see `plda.masks.estimate`.
     """
 
     ids: np.ndarray
     confidence: np.ndarray | None
     found: tuple[Found, ...]
+    expected_iou: float
 
 
 class TrainedNetwork:
@@ -129,7 +132,7 @@ class TrainedNetwork:
             bands = enlarged(torch.cat(list(bands), dim=1), height, width)
         ids = np.empty((height, width), np.uint8)
         sure = np.empty((height, width), np.float32) if confidence else None
-        pixels, total = np.zeros((2, len(self.classes)))
+        pixels, hits, total = np.zeros((3, len(self.classes)))
         top = 0
         for band in bands:  # (C, rows, W)
             most, which = (part.cpu().numpy() for part in band.max(dim=0))
@@ -138,14 +141,16 @@ class TrainedNetwork:
             if sure is not None:
                 sure[rows] = most
             pixels += np.bincount(which.ravel(), minlength=len(pixels))
-            total += np.bincount(which.ravel(), weights=most.ravel(), minlength=len(pixels))
+            hits += np.bincount(which.ravel(), weights=most.ravel(), minlength=len(pixels))
+            total += band.sum(dim=(1, 2)).cpu().numpy()
             top = rows.stop
         found = (
-            Found(int(i), self.classes[i], float(pixels[i] / ids.size), float(total[i] / pixels[i]))
+            Found(int(i), self.classes[i], float(pixels[i] / ids.size), float(hits[i] / pixels[i]))
             for i in np.argsort(-pixels, kind="stable")
             if pixels[i]
         )
-        return Labelled(ids, sure, tuple(found))
+        expected = expected_iou_of_sums(*map(torch.from_numpy, (hits, pixels, total)))
+        return Labelled(ids, sure, tuple(found), float(expected))
 
     def _fitted(self, image: Tensor) -> Tensor:
         """(3, H, W) uint8 at the size that the network is to see."""

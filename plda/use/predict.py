@@ -26,7 +26,7 @@ from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
 
-COLUMNS = ("photo", "mask", "class", "share", "confidence")
+COLUMNS = ("photo", "mask", "class", "share", "confidence", "expected_iou")
 KINDS = ("masks", "overlays", "labels")  # folders of what is written
 UNFINISHED = ".predict.json"  # in OUT while photos are left: what they are labelled with
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of every photo, not of one
@@ -53,8 +53,9 @@ def predict(
 
     Into the folder OUT go, of a photo NAME: masks/NAME.png, class ids in a palette; overlays/NAME.jpg, the
     classes over the photo, to look at; labels/NAME.json, which classes occur, each with its share of the area
-    and its mean confidence. And of all together: summary.csv, the same as a table; classes.txt, the class of
-    each id. All are upright and as large as the photo (overlays: at most 1600 pixels).
+    and its mean confidence, and the mask's expected IoU in percent, an estimate without a true mask. And of
+    all together: summary.csv, the same as a table; classes.txt, the class of each id. All are upright and as
+    large as the photo (overlays: at most 1600 pixels).
 
     A photo that cannot be labelled is named, the others are labelled all the same; the exit status is then 2.
     Stopped, or with photos left, the same command goes on: photos that are finished are not labelled again.
@@ -232,6 +233,7 @@ def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, over
         "mask": mask,
         "width": width,
         "height": height,
+        "expected_iou": round(labelled.expected_iou, 2),
         "classes": found,
     }
     write_json(out / f"labels/{photo.name}.json", about)
@@ -240,7 +242,8 @@ def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, over
 
 def _rows(about: Row) -> list[Row]:
     """Return the rows of the table that a file of labels tells."""
-    return [{"photo": about["photo"], "mask": about["mask"], **each} for each in about["classes"]]
+    photo = {key: about[key] for key in ("photo", "mask", "expected_iou")}
+    return [{**photo, **each} for each in about["classes"]]
 
 
 def _table(rows: Sequence[Row]) -> bytes:

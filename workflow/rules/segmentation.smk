@@ -49,7 +49,7 @@ rule predict_masks:
 
 
 classes, index, _ = runs[MAIN]["index_data"].outputs
-(predictions,) = runs[MAIN]["predict_masks"].outputs
+predictions, _ = runs[MAIN]["predict_masks"].outputs
 
 
 localrules:

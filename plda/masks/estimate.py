@@ -1,0 +1,93 @@
+"""How good a mask is likely to be, by the network's own probabilities: a number without a true mask.
+
+Were each pixel's class drawn from the probabilities, a class's expected overlap with the mask would be the
+sum of its probabilities over the pixels that the mask gives it. Expected IoU is the IoU of such sums. A
+network tends to be surer than it is right: the number puts images in order, but it is no score.
+
+In a table, `estimates.csv`: columns image (as in index.csv) and expected_iou, percent.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from plda.data.index import Entry
+from plda.errors import InputError
+from plda.files import write_text
+
+COLUMNS = ("image", "expected_iou")
+
+
+def expected_iou(probabilities: Tensor, mask: Tensor) -> Tensor:
+    """Estimate the mean IoU of each mask with the unknown true one.
+
+    For each class c in a mask y, background too:
+
+        sum of p_c where y = c / (number of pixels where y = c + sum of p_c where y != c)
+
+    The estimate is the mean over these classes.
+
+    Args:
+        probabilities: (B, C, H, W) p, in [0, 1]; their sum over C is 1.
+        mask: (B, H, W) y, class ids below C: the argmax of p over C, or any other mask.
+
+    Returns:
+        (B,) in percent, in [0, 100]; 100 where p is 1 for the class of every pixel.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    batch, _, *size = probabilities.shape
+    if mask.shape != (batch, *size):
+        raise ValueError(f"probabilities {tuple(probabilities.shape)} do not fit masks {tuple(mask.shape)}")
+    hits, pixels = [], []
+    for c, share in enumerate(probabilities.unbind(dim=1)):  # one by one, as (B, C, H, W) more takes memory
+        own = mask == c
+        hits.append((share * own).sum(dim=(1, 2)))
+        pixels.append(own.sum(dim=(1, 2)))
+    total = probabilities.sum(dim=(2, 3))
+    return expected_iou_of_sums(torch.stack(hits, dim=1), torch.stack(pixels, dim=1), total)
+
+
+def expected_iou_of_sums(hits: Tensor, pixels: Tensor, total: Tensor) -> Tensor:
+    """`expected_iou` of what is summed already, as where an image is seen part by part.
+
+    Args:
+        hits: (..., C), the sum of p_c where y = c.
+        pixels: (..., C), the number of pixels where y = c; not 0 for all classes.
+        total: (..., C), the sum of p_c over all pixels.
+
+    Returns:
+        (...) in percent.
+    """
+    iou = hits / (pixels + (total - hits).clamp(min=0))  # rounding may leave a little below 0
+    present = pixels > 0
+    return 100 * iou.where(present, 0).sum(dim=-1) / present.sum(dim=-1)
+
+
+def write_estimates(path: Path, estimates: Iterable[tuple[Entry, float]]) -> None:
+    """Write the table, atomically; by image the expected IoU in percent, with two decimals."""
+    frame = pd.DataFrame([(entry.image, f"{value:.2f}") for entry, value in estimates], columns=[*COLUMNS])
+    write_text(path, frame.to_csv(index=False))
+
+
+def read_estimates(path: Path, entries: Iterable[Entry]) -> Mapping[str, float]:
+    """Return the expected IoU of each entry by its key, in percent.
+
+    Raises:
+        InputError: it is no such table, or an entry is missing in it.
+    """
+    try:
+        frame = pd.read_csv(path, dtype={"image": str}, keep_default_na=False)
+        known = {str(image): float(value) for image, value in frame[[*COLUMNS]].itertuples(index=False)}
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: is no table of {' and '.join(COLUMNS)}: {error}") from error
+    found = {}
+    for entry in entries:
+        if entry.image not in known:
+            raise InputError(f"{path}: {entry.image} has a mask, but is missing here")
+        found[entry.key] = known[entry.image]
+    return found
