@@ -342,7 +342,8 @@ def pipeline(options: Options) -> None:
     if options.tiny:
         drawn = params_of(options)["index_data"]["creatures"] | {"train": 16, "val": 4, "size": 64}
         few = {"epochs": 1, "batch_size": 4, "crop": 64}
-        changes = {"index_data": {"creatures": drawn}, "train_cam": few, "train_segmenter": few}
+        changes = {"index_data": {"creatures": drawn}, "train_cam": few}
+        changes |= {"relabel_masks": few, "train_segmenter": few}
         changes["compute"] = {"workers": 0}
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     params = folder / "params.yaml"

@@ -31,8 +31,8 @@ def main() -> None:
     for row, entry in zip(left.subplots(4, 3), train, strict=True):
         row[0].imshow(load_image(archive, entry).permute(1, 2, 0))
         row[1].imshow(cams.read(entry.key).amax(dim=0), cmap="inferno", vmin=0, vmax=1)
-        row[2].imshow(colour(load_mask(RUN / "make_masks/masks", entry)))
-        label(row, ", ".join(entry.tags), "activation map", "pseudo-mask")
+        row[2].imshow(colour(load_mask(RUN / "relabel_masks/masks", entry)))
+        label(row, ", ".join(entry.tags), "activation map", "mask made of them")
     for row, entry in zip(right.subplots(4, 3), val, strict=True):
         row[0].imshow(load_image(archive, entry).permute(1, 2, 0))
         row[1].imshow(colour(load_mask(RUN / "predict_masks/masks", entry)))

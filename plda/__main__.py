@@ -35,6 +35,7 @@ STAGES = {
     "train_boundary": "train the network that sees where objects end, for the random walk",
     "make_masks": "turn the maps into pseudo-masks",
     "evaluate_cams": "score the maps' seeds and the pseudo-masks where true masks exist",
+    "relabel_masks": "relabel the training images by a first segmentation network",
     "train_segmenter": "train a segmentation network on masks",
     "predict_masks": "label every pixel of images it was not trained on",
     "evaluate": "score the segmentation network's masks where true masks exist, and sum up",

@@ -263,8 +263,9 @@ class MakeMasks(Refinement):
         return self
 
 
-class TrainSegmenter(Training):
-    supervision: Literal["tags", "masks"]
+class SegmenterTraining(Training):
+    """What a trainer of a segmentation network is told."""
+
     head: Literal["deeplabv3", "lraspp", "deeplabv2"]
     object_share: Literal["matched", "learnt"]
 
@@ -275,6 +276,17 @@ class TrainSegmenter(Training):
         if self.head == "lraspp":
             return self._ends_in_one_pixel(self.crop // 2 + 1)  # convnext_tiny rounds down
         return self._ends_in_one_pixel(self.crop) if self.batch_norm == "trained" else ""
+
+
+class RelabelMasks(Refinement, SegmenterTraining):
+    enabled: bool
+    refinement: list[Literal["pamr", "regions"]]
+    undecided: Annotated[float, Field(ge=0, lt=1)]
+    regions: Regions | None = None
+
+
+class TrainSegmenter(SegmenterTraining):
+    supervision: Literal["tags", "masks"]
 
 
 class PredictMasks(Refinement):
@@ -303,6 +315,7 @@ class Params(Section):
     infer_cams: InferCams
     train_boundary: TrainBoundary
     make_masks: MakeMasks
+    relabel_masks: RelabelMasks
     train_segmenter: TrainSegmenter
     predict_masks: PredictMasks
     report: Report
@@ -322,6 +335,8 @@ class Params(Section):
         }
         if self.train_boundary.enabled:
             trainers["train_boundary"] = self.train_boundary
+        if self.relabel_masks.enabled:
+            trainers["relabel_masks"] = self.relabel_masks
         for name, trainer in trainers.items():
             if trainer.batch_size % devices:
                 raise ValueError(

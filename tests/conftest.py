@@ -34,6 +34,7 @@ def small_params(**changes: Any) -> dict[str, Any]:
     params["train_cam"] |= TRAINER
     params["train_boundary"] |= {**TRAINER, "enabled": True}
     params["make_masks"]["refinement"] = ["pamr", "random_walk"]
+    params["relabel_masks"] |= {**TRAINER, "epochs": 1}
     params["train_segmenter"] |= TRAINER
     params["train_cam"]["inspected"] = 4
     params["infer_cams"]["scales"] = [1.0]

@@ -143,6 +143,7 @@ def test_networks_that_do_not_fit_are_refused_before_anything_runs() -> None:
             "download_backbone": {"cams": network, "segmenter": {"name": "resnet10"}},
             "train_cam": {"output_stride": stride},
             "train_segmenter": {"output_stride": 16},
+            "relabel_masks": {"enabled": True, "output_stride": 16},
         }
 
     refuse_unfit(params("vit_tiny_patch16_224", 16))

@@ -127,7 +127,8 @@ def test_two_processes_train_as_one(drawn: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_share_of_a_batch_is_equal(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
-    batches = {f"{name}__batch_size": 16 for name in ("train_cam", "train_boundary", "train_segmenter")}
+    trainers = ("train_cam", "train_boundary", "relabel_masks", "train_segmenter")
+    batches = {f"{name}__batch_size": 16 for name in trainers}
     write_params(params, compute__devices=8, train_cam__batch_norm="frozen", **batches)
     message = refused(run_stage, "train_cam", params, **paths)
     assert "compute.devices: 8 processes cannot share a batch of 12 equally" in message

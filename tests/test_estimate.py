@@ -98,7 +98,8 @@ def test_evaluate_compares_estimates_with_true_masks(drawn: Path, tmp_path: Path
     train = read_index(data["index"], "train")[:1]
     write_mask(paths["predictions"], train[0], np.zeros((train[0].height, train[0].width), np.uint8))
     write_estimates(paths["estimates"], {train[0]: 99.0, **expected}.items())  # val alone counts
-    assert run_stage("evaluate", write_params(tmp_path / "params.yaml"), **paths) == 0
+    params = write_params(tmp_path / "params.yaml", relabel_masks__enabled=False)
+    assert run_stage("evaluate", params, training_masks=tmp_path / "none", **paths) == 0
     metrics = json.loads(paths["metrics"].read_text())
     classes = len(data["classes"].read_text().split())
     scores, _ = score_images(entries, archive, partial(load_mask, paths["predictions"]), classes)

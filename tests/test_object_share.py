@@ -1,61 +1,46 @@
-"""The network calls as many pixels object as its masks do."""
-
-from pathlib import Path
+"""As many pixels are called object as the masks say."""
 
 import numpy as np
 import pytest
 import torch
-from conftest import encoded, photo
-from torch import Tensor
 
-from plda.data.archive import Archive, pack
 from plda.data.images import VOID
-from plda.data.index import Entry
 from plda.models.backbones import Backbone
 from plda.models.segmenters import Segmenter
-from plda.training.object_share import match_object_share
+from plda.training.object_share import SAMPLE, lead, match_object_share, sampled
 
-CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> tuple[list[Entry], Archive, dict[str, np.ndarray]]:
-    """Three images of noise, and masks of a third object, a third background, a third undecided."""
-    entries = [Entry(f"images/{i}.png", "train", ("cat",), "", "", 48, 36) for i in range(3)]
-    pack(
-        tmp_path / "images.zip", ((e.image, encoded(photo(48, 36, i), "PNG")) for i, e in enumerate(entries))
-    )
-    masks = {e.key: np.repeat(np.uint8([0, 1, VOID]), 12)[:, None].repeat(48, axis=1) for e in entries}
-    return entries, Archive(tmp_path / "images.zip"), masks
+MASK = np.repeat(np.uint8([0, 1, VOID]), 12)[:, None].repeat(48, axis=1)  # a third of each
 
 
-def brightness(images: Tensor) -> Tensor:
-    """(B, 3, H, W): background leads where an image is bright; two classes beside it."""
-    grey = images.mean(dim=1)
-    return torch.stack([4 * grey, torch.full_like(grey, 1.0), torch.full_like(grey, 0.5)], dim=1)
+def scores(seed: int) -> torch.Tensor:
+    """(3, 36, 48): background leads in four fifths of the pixels or so."""
+    noise = torch.rand(36, 48, generator=torch.Generator().manual_seed(seed))
+    return torch.stack([4 * noise, torch.full_like(noise, 0.8), torch.full_like(noise, 0.5)])
 
 
-def test_the_offset_gives_the_share_of_the_masks(data: tuple[list[Entry], Archive, dict]) -> None:
-    entries, archive, masks = data
-    found = match_object_share(brightness, entries, archive, lambda e: masks[e.key], CPU)
+def probabilities(seed: int, lower: float = 0.0) -> torch.Tensor:
+    return (scores(seed) - torch.tensor([lower, 0.0, 0.0])[:, None, None]).softmax(dim=0)
+
+
+def test_the_offset_gives_the_share_of_the_masks() -> None:
+    found = match_object_share(lead(probabilities(seed), MASK) for seed in range(9))
     assert found.masks == 0.5
-    assert 0 < found.network < 0.4
+    assert 0.1 < found.network < 0.3
     assert found.offset > 0
-
-    def lowered(images: Tensor) -> Tensor:
-        return brightness(images) - torch.tensor([found.offset, 0.0, 0.0])[:, None, None]
-
-    again = match_object_share(lowered, entries, archive, lambda e: masks[e.key], CPU)
+    again = match_object_share(lead(probabilities(seed, found.offset), MASK) for seed in range(9))
     assert again.network == pytest.approx(0.5, abs=0.01)
     assert again.offset == pytest.approx(0.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("ids", [0, 1, VOID])
-def test_masks_of_one_kind_change_nothing(data: tuple[list[Entry], Archive, dict], ids: int) -> None:
-    entries, archive, _ = data
-    mask = np.full((36, 48), ids, np.uint8)
-    found = match_object_share(brightness, entries, archive, lambda _: mask, CPU)
+def test_masks_of_one_kind_change_nothing(ids: int) -> None:
+    found = match_object_share([lead(probabilities(0), np.full((36, 48), ids, np.uint8))])
     assert found.offset == 0.0 and found.masks == float(ids == 1)
+
+
+def test_a_sample_is_evenly_spread() -> None:
+    assert sampled(range(SAMPLE)) == range(SAMPLE)  # type: ignore[comparison-overlap, arg-type]
+    assert list(sampled(range(5 * SAMPLE))) == list(range(0, 5 * SAMPLE, 5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])

@@ -211,7 +211,7 @@ def test_train_segmenter_refuses_a_single_image(photos: Photos, drawn: Path, tmp
         index=out / "index.csv",
         images=out / "images.zip",
         classes=out / "classes.txt",
-        pseudo_masks=tmp_path,
+        training_masks=tmp_path,
         segmenter_backbone=drawn / "segmenter.pt",
         checkpoints=tmp_path / "checkpoints",
         segmenter=tmp_path / "network.pt",

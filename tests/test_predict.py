@@ -170,7 +170,7 @@ def test_training_notes_the_size_of_its_images(drawn: Path, tmp_path: Path) -> N
         train_segmenter__epochs=1,
         train_segmenter__scale=[1.0, 2.0],
     )
-    paths["pseudo_masks"] = tmp_path / "none"  # nor does it need them
+    paths["training_masks"] = tmp_path / "none"  # nor does it need them
     assert run_stage("train_segmenter", params, **paths) == 0
     assert read_network(tmp_path / "network.pt", SEGMENTER)[0].long_side == 96
     content = load(tmp_path / "network.pt")

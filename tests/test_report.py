@@ -101,7 +101,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     entries, cams = [], []
     expected: dict[str, float] = {}
     files: dict[str, bytes] = {}
-    kinds = ("seeds", "pamr", "pseudo_masks", "predictions")
+    kinds = ("seeds", "pamr", "pseudo_masks", "relabelled_masks", "predictions")
     sets = {name: Scored(Confusion(len(CLASSES)), Confusion(len(CLASSES)), None, {}) for name in kinds}
     for number in range(train + val):
         scene = draw(0, number, size=SIZE, body_cue=1.0, part_size=0.2)
@@ -119,7 +119,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
         else:
             expected[entry.key] = 90.0 - 7 * number
         write_mask(paths["pseudo_masks" if split == "train" else "predictions"], entry, made)
-        for kind in kinds[:3] if split == "train" else kinds[3:]:
+        for kind in kinds[:4] if split == "train" else kinds[4:]:
             if scored:
                 sets[kind].everywhere.add(scene.mask, made)
                 sets[kind].outlines.add(trimap(scene.mask, 3), made)
@@ -131,7 +131,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     background = {"seeds": 0.31, "pamr": 0.42, "pseudo_masks": 0.42}
     if scored:
         sets["seeds"] = sets["seeds"]._replace(parts={"telling": 0.77, "body": 0.11})
-    predicted = {"predictions": sets.pop("predictions")}
+    predicted = {name: sets.pop(name) for name in ("relabelled_masks", "predictions")}
     scores = background_metrics(
         collect_metrics(sets), {"seeds": curve, "pamr": curve}, background, "Otsu's threshold"
     )
@@ -140,6 +140,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     write_json(paths["metrics"], collect_metrics(predicted) | estimate_metrics(expected, of_image))
     predictions = [entry for entry in entries if entry.key in expected]
     write_estimates(paths["estimates"], ((entry, expected[entry.key]) for entry in predictions))
+    predicted.pop("relabelled_masks")
     for name, some in (("cam_class_scores", sets), ("class_scores", predicted)):
         table = class_table({kind: every.everywhere for kind, every in some.items()}, CLASSES)
         write_text(paths[name], table.to_csv(index=False))
@@ -176,7 +177,7 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     metrics: dict[str, Any] = {}
     for name in ("cam_metrics", "metrics"):
         metrics |= json.loads(inputs[name].read_text())
-    for name in ("seeds", "pamr", "pseudo_masks", "predictions"):
+    for name in ("seeds", "pamr", "pseudo_masks", "relabelled_masks", "predictions"):
         assert f"{metrics[name]['miou']:.1f}" in page.text
         assert f"{metrics[name]['miou_outlines']:.1f}" in page.text
         shape_and_class = [f"{metrics[name][key]:.1f}" for key in OBJECT]
@@ -189,7 +190,7 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     assert "upper bound" in page.text and "Otsu's threshold" in page.text
     for name in CLASSES:
         assert page.text.count(name) >= 3  # chart, table, legend
-    assert len(page.all("svg", role="img")) == 6
+    assert len(page.all("svg", role="img")) == 7
     (domains,) = (svg for svg in page.all("svg") if "source and target pixels" in str(svg["aria-label"]))
     assert "target, share of pixels 4 percent" in str(domains["aria-label"])
     assert "source, on their object 71 percent" in str(domains["aria-label"])
@@ -313,7 +314,7 @@ def test_without_true_masks(tmp_path: Path) -> None:
     assert "Nothing is scored on this page" in page.text
     assert page.text.count("not scored") == 3 and "mIoU" not in page.text
     assert "not scoredexpected IoU 48.0, an estimate without masks" in page.text
-    assert len(page.all("svg", role="img")) == 3  # loss, learning rate, shares of source and target
+    assert len(page.all("svg", role="img")) == 4  # loss, learning rate, source and target, reversal
     assert len(page.all("article")) == 4
     assert [option["value"] for option in page.all("option")][-2:] == ["", "unsure"]
 

@@ -34,7 +34,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def test_a_stage_with_a_network_asks_for_a_gpu_for_each_of_its_processes(tree: Tree) -> None:
     tree.set("compute", {"device": "auto", "devices": 2, "precision": "auto", "workers": 0})
     before = ["train_cam", "infer_cams", "train_boundary", "make_masks"]
-    of_main = {f"{name} of main": "2" for name in [*before, "train_segmenter", "predict_masks"]}
+    after = ["relabel_masks", "train_segmenter", "predict_masks"]
+    of_main = {f"{name} of main": "2" for name in [*before, *after]}
     assert gpus(tree) == of_main | {f"{name} of one-r": "1" for name in before}
 
 

@@ -103,7 +103,7 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
         write_mask(out / "masks", entry, load_true_mask(archive, entry.mask))
     return params, paths | {
         "segmenter_backbone": drawn / "segmenter.pt",
-        "pseudo_masks": out / "masks",
+        "training_masks": out / "masks",
         "segmenter": out / "network.pt",
         "segmenter_history": out / "history.csv",
         "segmenter_machine": out / "machine.json",
@@ -163,7 +163,7 @@ def test_full_supervision_learns_from_the_true_masks(drawn: Path, tmp_path: Path
     write_params(params, train_segmenter__epochs=1)
     assert run_stage("train_segmenter", params, **paths) == 0
     full = tmp_path / "full"
-    paths |= {name: full / name for name in ("pseudo_masks", "segmenter", "segmenter_history")}
+    paths |= {name: full / name for name in ("training_masks", "segmenter", "segmenter_history")}
     write_params(params, train_segmenter__epochs=1, train_segmenter__supervision="masks")
     assert run_stage("train_segmenter", params, **paths) == 0
     assert (full / "segmenter").read_bytes() == (tmp_path / "network.pt").read_bytes()

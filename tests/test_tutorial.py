@@ -22,6 +22,7 @@ SMALL = {
     "index_data": {"long_side": 64},
     "train_cam": {**TRAINER, "lr": 0.001, "batch_norm": "trained"},
     "infer_cams": {"scales": [1.0]},
+    "relabel_masks": {**TRAINER, "batch_norm": "trained"},
     "train_segmenter": {**TRAINER, "batch_norm": "trained"},
     "report": {"gallery": 4, "worst": 2},
 }

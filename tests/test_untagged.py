@@ -24,6 +24,7 @@ PATHS = {
     "cam_network": "cam.pt", "cam_history": "cam.csv", "cam_machine": "cam.json", "cams": "cams.npz",
     "boundary_network": "boundary.pt", "boundary_seeds": "seeds.zip", "boundary_history": "boundary.csv",
     "pseudo_masks": "masks", "refined_cams": "refined.npz", "background_scores": "scores.json",
+    "training_masks": "relabelled",
     "cam_metrics": "cam_metrics.json", "cam_class_scores": "cam_classes.csv", "seed_curve": "curve.csv",
     "segmenter": "network.pt", "segmenter_history": "history.csv", "segmenter_machine": "machine.json",
     "predictions": "predictions", "estimates": "estimates.csv", "metrics": "metrics.json",
@@ -32,7 +33,7 @@ PATHS = {
 }  # fmt: skip
 STAGES = (
     "download_backbone", "train_cam", "infer_cams", "train_boundary", "make_masks", "evaluate_cams",
-    "train_segmenter", "predict_masks", "evaluate", "report",
+    "relabel_masks", "train_segmenter", "predict_masks", "evaluate", "report",
 )  # fmt: skip
 
 
@@ -76,7 +77,11 @@ def test_pipeline_with_untagged_and_unknown_photos(photos: Photos, baseline: str
     assert list(estimates["image"]) == [f"images/{name}.jpg" for name in "abcd"]
     assert estimates["expected_iou"].between(0, 100).all()
     (expected,) = estimates["expected_iou"][estimates["image"] == "images/c.jpg"]  # of val alone
-    assert json.loads((out / "metrics.json").read_text()) == {"estimate": {"expected_iou": expected}}
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics.pop("relabelled_masks")["miou"] >= 0
+    assert metrics == {"estimate": {"expected_iou": expected}}
+    assert not load_mask(out / "relabelled", known[1]).any()
+    assert sorted(path.stem for path in (out / "relabelled").glob("*.png")) == ["a", "b"]
     assert f"Expected IoU of the segmentation: {expected:.1f}" in (out / "summary.md").read_text()
     assert json.loads((out / "cam_metrics.json").read_text())["pseudo_masks"]["miou"] >= 0
     page = (out / "report.html").read_text()

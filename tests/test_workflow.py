@@ -82,7 +82,7 @@ def test_the_code_a_stage_runs_is_among_its_inputs(stages: dict[str, Stage], nam
     {
         "models/seam.py": "train_cam infer_cams train_boundary",
         "models/boundary.py": "train_boundary make_masks",
-        "models/segmenters.py": "train_segmenter predict_masks",
+        "models/segmenters.py": "relabel_masks train_segmenter predict_masks",
         "adaptation/learner.py": "train_cam",
         "training/inspection.py": "train_cam",
         "scoring/masks.py": "evaluate_cams evaluate",
@@ -117,7 +117,7 @@ def test_imports_go_one_way(room: str) -> None:
         "adaptation": {"data", "models", "adaptation"},
         "masks": {"data", "models", "adaptation", "masks"},
         "scoring": {"data", "models", "adaptation", "masks", "scoring"},
-        "training": {"compute", "data", "models", "adaptation", "training"},
+        "training": {"compute", "data", "models", "adaptation", "masks", "training"},
         "report": {"data", "models", "adaptation", "masks", "scoring", "report"},
         "stages": set(ROOMS) - {"use"},
         "use": {"compute", "data", "models", "masks", "use"},
@@ -185,7 +185,7 @@ def planned(target: str) -> dict[tuple[str, str], tuple[set[str], set[str], str]
 
 def as_planned(stage: Stage) -> tuple[set[str], set[str], str]:
     command = f"{stage.command} 2>&1 | tee -i logs/{stage.run}/{stage.name}.log"
-    if stage.name.startswith("train_"):
+    if "--checkpoints" in stage.command:  # it trains
         command = f"trap '' TERM; {command}"
     return set(stage.inputs), set(stage.outputs), command
 

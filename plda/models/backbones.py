@@ -234,7 +234,10 @@ def refuse_unfit(params: Mapping[str, Any]) -> None:
     Raises:
         InputError: names the field.
     """
-    for role, stage in (("cams", "train_cam"), ("segmenter", "train_segmenter")):
+    pairs = [("cams", "train_cam"), ("segmenter", "train_segmenter")]
+    if params["relabel_masks"]["enabled"]:
+        pairs.append(("segmenter", "relabel_masks"))
+    for role, stage in pairs:
         try:
             reading(params["download_backbone"][role]["name"], params[stage]["output_stride"])
         except ValueError as error:

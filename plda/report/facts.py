@@ -85,9 +85,11 @@ def method_facts(params: Mapping[str, Any], origins: Mapping[str, Mapping[str, s
         if adaptation["enabled"]
         else "off"
     )
-    learnt = (
-        "pseudo-masks" if segmenter["supervision"] == "tags" else "true masks: an upper bound, not a result"
-    )
+    learnt = "pseudo-masks"
+    if params["relabel_masks"]["enabled"]:
+        learnt += f", relabelled once by a first network of {_epochs(params['relabel_masks'])}"
+    if segmenter["supervision"] == "masks":
+        learnt = "true masks: an upper bound, not a result"
     chain = _refinement(params["predict_masks"])
     return {
         "Classifier": f"{cam['baseline']} on {_backbone(origins['cams'])}, {_epochs(cam)}",
@@ -183,5 +185,5 @@ def _backbone(origin: Mapping[str, str]) -> str:
 
 
 def _epochs(settings: Mapping[str, Any]) -> str:
-    epochs = settings["stop_after"] or settings["epochs"]
+    epochs = settings.get("stop_after") or settings["epochs"]
     return f"{epochs} epoch{'' if epochs == 1 else 's'}"

@@ -160,6 +160,7 @@ def _steps(
         "seeds": ("CAM seeds", False),
         **{step: (AFTER[step], False) for step in refinement},
         "pseudo_masks": ("pseudo-masks", False),
+        "relabelled_masks": ("relabelled masks", False),
         "predictions": (f"{network}\n(unseen images)", True),
     }
     return [

@@ -11,7 +11,7 @@ from plda.masks.steps import AFTER
 from plda.scoring.confusion import Confusion, percent
 from plda.scoring.masks import OUTLINE, Scored
 
-MAY_BE_UNDECIDED = ("boundary_seeds", "pseudo_masks")
+MAY_BE_UNDECIDED = ("boundary_seeds", "pseudo_masks", "relabelled_masks")
 FEWEST = 3  # images that a rank correlation is of
 
 
@@ -188,5 +188,6 @@ _ROWS = (
     ("seeds", "CAM seeds", "train"),
     *((step, title, "train") for step, title in AFTER.items()),
     ("pseudo_masks", "pseudo-masks", "train"),
+    ("relabelled_masks", "relabelled masks", "train"),
     ("predictions", "segmentation", "val"),
 )

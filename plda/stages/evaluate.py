@@ -6,10 +6,11 @@ from pathlib import Path
 
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
-from plda.data.index import read_index
+from plda.data.index import read_index, read_training_entries
 from plda.files import write_json, write_text
 from plda.masks.estimate import read_estimates
 from plda.masks.folder import load_mask, mask_path
+from plda.params import RelabelMasks
 from plda.scoring.masks import score_set
 from plda.scoring.summary import class_table, collect_metrics, estimate_metrics, summarise
 
@@ -19,11 +20,14 @@ def evaluate(
     images: Path,
     classes: Path,
     cam_metrics: Path,
+    training_masks: Path,
     predictions: Path,
     estimates: Path,
     metrics: Path,
     class_scores: Path,
     summary: Path,
+    *,
+    relabel_masks: RelabelMasks,
 ) -> None:
     """Score the segmentation network's masks against the true ones, as far as there are any; sum it all up.
 
@@ -32,18 +36,25 @@ def evaluate(
         images: its archive, with the true masks.
         classes: its class names.
         cam_metrics: the scores of seeds and pseudo-masks.
+        training_masks: the masks that it has learnt from.
         predictions: the segmentation network's masks.
         estimates: their expected IoU by image.
         metrics: written: their scores, in percent, and the mean expected IoU.
         class_scores: written: IoU, precision and recall by class.
-        summary: written: a table for people, of seeds, pseudo-masks and predictions.
+        summary: written: a table for people, of seeds, pseudo-masks, relabelled masks and predictions.
+        relabel_masks: its section of the params: whether the masks are others than the pseudo-masks.
     """
     names = read_classes(classes)
     archive = Archive(images)
     entries = [e for e in read_index(index, "val") if mask_path(predictions, e).exists()]
     scored = score_set(entries, archive, partial(load_mask, predictions), len(names))
     expected = read_estimates(estimates, entries)
-    scores = collect_metrics({"predictions": scored}) | estimate_metrics(expected, scored.images)
+    sets = {"predictions": scored}
+    if relabel_masks.enabled:
+        mask_of = partial(load_mask, training_masks)
+        relabelled = score_set(read_training_entries(index), archive, mask_of, len(names))
+        sets = {"relabelled_masks": relabelled, **sets}
+    scores = collect_metrics(sets) | estimate_metrics(expected, scored.images)
     write_json(metrics, scores)
     table = class_table({"predictions": scored.everywhere}, names)
     write_text(class_scores, table.to_csv(index=False))

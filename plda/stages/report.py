@@ -23,6 +23,7 @@ from plda.params import (
     InferCams,
     MakeMasks,
     PredictMasks,
+    RelabelMasks,
     Report,
     Section,
     TrainBoundary,
@@ -66,6 +67,7 @@ def report(
     infer_cams: InferCams,
     train_boundary: TrainBoundary,
     make_masks: MakeMasks,
+    relabel_masks: RelabelMasks,
     train_segmenter: TrainSegmenter,
     predict_masks: PredictMasks,
     report: Report,
@@ -102,6 +104,7 @@ def report(
         infer_cams: of the maps.
         train_boundary: of the boundary network.
         make_masks: of the pseudo-masks.
+        relabel_masks: of what the network learns from.
         train_segmenter: of the segmentation network.
         predict_masks: of its masks.
         report: of the page.
@@ -116,6 +119,7 @@ def report(
         infer_cams=infer_cams,
         train_boundary=train_boundary,
         make_masks=make_masks,
+        relabel_masks=relabel_masks,
         train_segmenter=train_segmenter,
         predict_masks=predict_masks,
         report=report,

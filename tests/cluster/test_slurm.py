@@ -35,7 +35,7 @@ ABLATIONS = {
         "both": {"make_masks.refinement": ["pamr", "random_walk"]},  # with seed 0 it is `main`
     },
 }
-TRAINERS = ["train_cam", "train_boundary", "train_segmenter"]
+TRAINERS = ["train_cam", "train_boundary", "relabel_masks", "train_segmenter"]
 
 
 def jobs(tree: Tree) -> pd.DataFrame:

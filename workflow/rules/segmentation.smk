@@ -1,6 +1,30 @@
 """Rules that train and use the segmentation network."""
 
 
+rule relabel_masks:
+    input:
+        inputs("relabel_masks"),
+    output:
+        outputs("relabel_masks"),
+    log:
+        "logs/{run}/relabel_masks.log",
+    benchmark:
+        "logs/{run}/relabel_masks.benchmark.tsv"
+    conda:
+        "../envs/plda.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(16000),
+        runtime=720,  # of each attempt: it goes on where the last one stopped
+        gpu=gpus,
+    params:
+        settings=settings("relabel_masks"),
+        command=command("relabel_masks"),
+    shell:
+        # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept where it stands
+        "trap '' TERM; {params.command} 2>&1 | tee -i {log}"
+
+
 rule train_segmenter:
     input:
         inputs("train_segmenter"),

@@ -1,0 +1,154 @@
+"""Stage relabel_masks."""
+
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from plda.compute.device import find_device, inference_dtype, together_on
+from plda.compute.spread import spread
+from plda.data.archive import Archive
+from plda.data.classes import class_ids, read_classes
+from plda.data.images import VOID
+from plda.data.index import Entry, by_size, read_training_entries
+from plda.data.loading import load_images
+from plda.files import replacing
+from plda.masks.folder import load_mask, write_mask
+from plda.masks.probabilities import refined_probabilities
+from plda.models.inference import Inference, multi_scale
+from plda.models.saved import load_network
+from plda.models.segmenters import SEGMENTER
+from plda.params import Compute, Precision, RelabelMasks
+from plda.training.checkpoints import Checkpoint, fingerprint
+from plda.training.object_share import lead, match_object_share, sampled
+from plda.training.segmenter import fit_segmenter
+
+Item = tuple[Sequence[Entry], float | None]
+"""Some images of one size, and by how much background's score is lowered."""
+
+
+def relabel_masks(
+    index: Path,
+    images: Path,
+    classes: Path,
+    pseudo_masks: Path,
+    segmenter_backbone: Path,
+    checkpoints: Path,
+    training_masks: Path,
+    *,
+    relabel_masks: RelabelMasks,
+    seed: int,
+    compute: Compute,
+) -> None:
+    """Relabel the training images by a first segmentation network; not enabled: copy the pseudo-masks.
+
+    The network has seen in many images what is noise in one mask; and of a training image the tags are known:
+    only they, and background, may label its pixels.
+
+    Args:
+        index: the table of the data set.
+        images: its archive.
+        classes: its class names.
+        pseudo_masks: the masks made of the maps, VOID where undecided.
+        segmenter_backbone: the weights that the first network starts from.
+        checkpoints: folder for what a killed training resumes from.
+        training_masks: written: a folder of palette PNGs, VOID where undecided.
+        relabel_masks: its section of the params.
+        seed: of weights, order, augmentation and dropout.
+        compute: where it runs.
+    """
+    if not relabel_masks.enabled:
+        print("nothing to relabel: the pseudo-masks are copied", file=sys.stderr)
+        with replacing(training_masks) as folder:
+            shutil.copytree(pseudo_masks, folder, dirs_exist_ok=True)
+        return
+    names, archive, entries = read_classes(classes), Archive(images), read_training_entries(index)
+    key = fingerprint(
+        [relabel_masks.model_dump(), seed], [index, images, classes, pseudo_masks, segmenter_backbone]
+    )
+    network = checkpoints / f"relabel_masks-{key}.pt"
+    if not network.exists():  # else only the relabelling was cut off
+        fit_segmenter(
+            network,
+            entries,
+            archive,
+            partial(load_mask, pseudo_masks),
+            names,
+            segmenter_backbone,
+            settings=relabel_masks,
+            seed=seed,
+            compute=compute,
+            checkpoint=Checkpoint(checkpoints / f"relabel_masks-{key}"),
+            note=lambda _: None,
+        )
+    make = partial(_Relabelling, network, names, archive, pseudo_masks, relabel_masks, compute.precision)
+    together = together_on(find_device(compute))
+    with spread(make, compute, len(entries)) as relabel, replacing(training_masks) as folder:
+        leads = relabel((group, None) for group in by_size(sampled(entries), together))
+        offset = match_object_share(chain.from_iterable(leads)).offset
+        groups = list(by_size(entries, together))
+        masks = chain.from_iterable(relabel((group, offset) for group in groups))
+        shown = tqdm(masks, total=len(entries), unit="image", disable=not sys.stderr.isatty())
+        for entry, mask in zip(chain.from_iterable(groups), shown, strict=True):
+            write_mask(folder, entry, mask)
+    network.unlink()
+
+
+class _Relabelling:
+    """Relabels some training images of one size.
+
+    Refinement takes from objects where the network is not sure, so their share is matched once more, after
+    it: first, with no offset for background, some images' leads are asked for, see `match_object_share`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        names: Sequence[str],
+        archive: Archive,
+        pseudo_masks: Path,
+        settings: RelabelMasks,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        """Load the network at `path` for the classes `names`."""
+        dtype = inference_dtype(precision, device)
+        self._network = Inference(load_network(path, SEGMENTER, names), device, dtype)
+        self._names, self._archive, self._device = names, archive, device
+        self._mask_of = partial(load_mask, pseudo_masks)
+        self._chain = {step: settings.of(step) for step in settings.refinement}
+        self._undecided = settings.undecided
+
+    def load(self, item: Item) -> tuple[Sequence[Entry], float | None, Tensor]:
+        """Read the images, (B, 3, H, W)."""
+        entries, offset = item
+        return entries, offset, load_images(self._archive, entries)
+
+    def __call__(self, loaded: tuple[Sequence[Entry], float | None, Tensor]) -> list[Any]:
+        """Each image's (H, W) uint8 class ids, VOID where the two likeliest are too close; or its lead."""
+        entries, offset, images = loaded
+        shares = refined_probabilities(partial(self._look, entries), images.to(self._device), self._chain)
+        if offset is None:
+            return [lead(own, self._mask_of(entry)) for own, entry in zip(shares, entries, strict=True)]
+        shares[:, 0] *= math.exp(-offset)
+        shares /= shares.sum(dim=1, keepdim=True)
+        (first, second), (ids, _) = (part.unbind(dim=1) for part in shares.topk(2, dim=1))
+        ids = ids.to(torch.uint8).masked_fill(first - second < self._undecided, VOID)
+        return list(ids.cpu().numpy())
+
+    def _look(self, entries: Sequence[Entry], images: Tensor, size: Sequence[int]) -> Tensor:
+        """Probabilities (B, C, *size) of the tagged classes and background; of all others 0."""
+        shares = multi_scale(lambda x: self._network(x).softmax(dim=1), images, size, scales=[1.0], flip=True)
+        allowed = torch.zeros(len(entries), len(self._names))
+        for own, entry in zip(allowed, entries, strict=True):
+            own[[0, *class_ids(entry.tags, self._names)]] = 1.0
+        shares = shares * allowed.to(shares)[..., None, None]
+        return shares / shares.sum(dim=1, keepdim=True)

@@ -1,0 +1,128 @@
+"""The training of a segmentation network on masks, from first weights to the matched share of object."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from plda.compute.device import find_device, inference_dtype
+from plda.data.archive import Archive
+from plda.data.datasets import MaskedCrops
+from plda.data.index import Entry
+from plda.data.loading import load_image
+from plda.data.transforms import resize, unit
+from plda.masks.probabilities import USUAL, refined_probabilities
+from plda.models.inference import Inference
+from plda.models.saved import Architecture, load, save_network
+from plda.models.segmenters import SEGMENTER, MaskLearner
+from plda.params import Compute, SegmenterTraining
+from plda.training.checkpoints import Checkpoint
+from plda.training.loop import Weights, train
+from plda.training.object_share import lead, match_object_share, sampled
+
+
+def fit_segmenter(
+    path: Path,
+    entries: Sequence[Entry],
+    archive: Archive,
+    mask_of: Callable[[Entry], np.ndarray],
+    classes: tuple[str, ...],
+    first_weights: Path,
+    *,
+    settings: SegmenterTraining,
+    seed: int,
+    compute: Compute,
+    checkpoint: Checkpoint,
+    note: Callable[[pd.DataFrame], None],
+) -> None:
+    """Train a segmentation network and write it.
+
+    Args:
+        path: written: the trained network.
+        entries: the training set.
+        archive: of its images.
+        mask_of: an entry's (H, W) uint8 class ids, VOID where undecided.
+        classes: class names, background first.
+        first_weights: of the backbone, a file of the stage download_backbone.
+        settings: a trainer's section of the params.
+        seed: of weights, order, augmentation and dropout.
+        compute: where it runs.
+        checkpoint: where the state is kept.
+        note: is given the history after `path` is written, see `plda.training.loop.train`.
+    """
+    backbone = load(first_weights)
+    architecture = Architecture(
+        kind=SEGMENTER.name,
+        backbone=backbone["name"],
+        output_stride=settings.output_stride,
+        batch_norm=settings.batch_norm,
+        head=settings.head,
+        classes=classes,
+        long_side=round(settings.crop * sum(settings.scale) / 2),
+    )
+
+    def write(weights: Weights, history: pd.DataFrame) -> None:
+        about: dict[str, Any] = {"first_weights": backbone["origin"]}
+        if settings.object_share == "matched":
+            weights, about["object_share"] = _matched(
+                weights, architecture, entries, archive, mask_of, compute
+            )
+        save_network(path, architecture, weights, about)
+        note(history)
+
+    train(
+        MaskLearner(SEGMENTER.start(architecture, backbone["weights"], seed, settings.freeze)),
+        MaskedCrops(entries, archive, mask_of, settings, seed),
+        settings=settings,
+        seed=seed,
+        compute=compute,
+        checkpoint=checkpoint,
+        write=write,
+    )
+
+
+def _matched(
+    weights: Weights,
+    architecture: Architecture,
+    entries: Sequence[Entry],
+    archive: Archive,
+    mask_of: Callable[[Entry], np.ndarray],
+    compute: Compute,
+) -> tuple[Weights, Mapping[str, float]]:
+    """Lower the background's bias as `plda.training.object_share` says; the weights, and what was found.
+
+    The shares are those of masks refined in the usual way, which takes from objects where the network is not
+    sure. The bias comes before the refinement, so what is left after the first match is matched again.
+    """
+    network = SEGMENTER.build(architecture)
+    network.load_state_dict(weights)
+    (bias,) = (name for name, parameter in network.named_parameters() if parameter is network.bias)
+    device = find_device(compute)
+    see = Inference(network, device, inference_dtype(compute.precision, device))
+    lower = torch.zeros(len(architecture.classes), 1, 1, device=device)
+
+    def look(images: Tensor, size: Sequence[int]) -> Tensor:
+        return resize((see(unit(images)) - lower).softmax(dim=1), size)
+
+    def leads() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for entry in sampled(entries):
+            shares = refined_probabilities(look, load_image(archive, entry)[None].to(device), USUAL)
+            yield lead(shares[0], mask_of(entry))
+
+    first = match_object_share(leads())
+    lower[0] = first.offset
+    lower[0] += match_object_share(leads()).offset
+    found = first._replace(offset=float(lower[0]))
+    print(
+        f"object_share: {100 * found.masks:.1f} % of the training pixels are object in the masks, "
+        f"{100 * found.network:.1f} % in the network's; matched by {found.offset:.3f} less for background",
+        file=sys.stderr,
+    )
+    lowered = weights[bias].clone()
+    lowered[0] -= found.offset
+    return weights | {bias: lowered}, {name: round(value, 4) for name, value in found._asdict().items()}

@@ -1,0 +1,79 @@
+"""The training images, labelled anew by a first network that is told their tags."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_stage, write_params
+from test_training import DATA, trainer
+
+from plda.data.classes import class_ids, read_classes
+from plda.data.images import VOID
+from plda.data.index import read_index
+from plda.errors import INTERRUPTED
+from plda.masks.folder import load_mask, mask_path
+from plda.stages import relabel_masks as stage
+
+
+@pytest.fixture
+def given(drawn: Path, tmp_path: Path) -> dict[str, Path]:
+    """The paths of the stage, and masks to learn from: the true ones."""
+    _, paths = trainer("train_segmenter", drawn, tmp_path)
+    names = (*DATA, "segmenter_backbone", "checkpoints")
+    return {name: paths[name] for name in names} | {
+        "pseudo_masks": paths["training_masks"],
+        "training_masks": tmp_path / "relabelled",
+    }
+
+
+def relabel(tmp_path: Path, given: dict[str, Path], **changes: object) -> list[np.ndarray]:
+    """Run the stage; the masks in the order of the index."""
+    own = {f"relabel_masks__{name}": value for name, value in changes.items()}
+    params = write_params(tmp_path / "params.yaml", **own)
+    assert run_stage("relabel_masks", params, **given) == 0
+    entries = read_index(given["index"], "train")
+    assert all(mask_path(given["training_masks"], entry).exists() for entry in entries)
+    return [load_mask(given["training_masks"], entry) for entry in entries]
+
+
+def test_pixels_have_a_class_that_is_tagged(given: dict[str, Path], tmp_path: Path) -> None:
+    masks = relabel(tmp_path, given, undecided=0.02)
+    names, entries = read_classes(given["classes"]), read_index(given["index"], "train")
+    seen = set()
+    for entry, mask in zip(entries, masks, strict=True):
+        found = {int(c) for c in np.unique(mask)}
+        assert found <= {0, VOID, *class_ids(entry.tags, names)}
+        seen |= found
+    assert seen > {0, VOID}
+    assert list(given["checkpoints"].glob("*.pt")) == []
+
+
+def test_more_pixels_are_left_out_with_a_larger_margin(given: dict[str, Path], tmp_path: Path) -> None:
+    shares = [
+        np.mean([np.mean(mask == VOID) for mask in relabel(tmp_path, given, undecided=undecided)])
+        for undecided in (0.0, 0.1, 0.4)
+    ]
+    assert shares[0] == 0 < shares[1] < shares[2]
+
+
+def test_not_enabled_the_pseudo_masks_stay(given: dict[str, Path], tmp_path: Path) -> None:
+    masks = relabel(tmp_path, given, enabled=False)
+    for entry, mask in zip(read_index(given["index"], "train"), masks, strict=True):
+        assert np.array_equal(mask, load_mask(given["pseudo_masks"], entry))
+
+
+def test_cut_off_while_relabelling_it_trains_no_second_time(
+    given: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = relabel(tmp_path, given)
+
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_mask", killed)
+        assert run_stage("relabel_masks", tmp_path / "params.yaml", **given) == INTERRUPTED
+    assert len(list(given["checkpoints"].glob("relabel_masks-*.pt"))) == 1
+    monkeypatch.setattr(stage, "fit_segmenter", killed)
+    for again, first in zip(relabel(tmp_path, given), expected, strict=True):
+        assert np.array_equal(again, first)
