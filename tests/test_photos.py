@@ -164,7 +164,8 @@ def test_each_unreadable_photo_is_named(photos: Photos, tmp_path: Path, refused:
 
 
 def test_a_network_sees_no_difference_in_a_photo_read_smaller(tmp_path: Path) -> None:
-    labeller = TrainedNetwork(saved(tmp_path / "network.pt"), device="cpu", long_side=64)
+    network = saved(tmp_path / "network.pt")
+    labeller = TrainedNetwork(network, device="cpu", long_side=64, refinement={})
     content = encoded(photo(1600, 1200))
     small = read_image(content, labeller.reading_side)
     assert small.size == (400, 300)

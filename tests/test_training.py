@@ -52,7 +52,8 @@ def test_a_training_may_stop_early_on_the_whole_schedule(drawn: Path, tmp_path: 
     histories = []
     for stop in (None, 3):
         params, paths = trainer("train_cam", drawn, tmp_path)
-        write_params(params, train_cam__epochs=5, train_cam__stop_after=stop)
+        schedule = {"train_cam__epochs": 5, "train_cam__stop_after": stop}
+        write_params(params, train_cam__adaptation__enabled=False, **schedule)
         assert run_stage("train_cam", params, **paths) == 0
         histories.append(pd.read_csv(tmp_path / "history.csv"))
     assert len(histories[0]) == 5
@@ -180,6 +181,7 @@ def test_full_supervision_learns_from_the_true_masks(drawn: Path, tmp_path: Path
 
 def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
+    write_params(params, train_cam__epochs=8, train_cam__adaptation__enabled=False)
     assert run_stage("train_cam", params, **paths) == 0
     history = pd.read_csv(tmp_path / "history.csv")
     assert list(history.columns[:4]) == ["epoch", "step", "lr", "loss"]
@@ -198,7 +200,8 @@ def test_plda_trains_cam_and_seam_in_mixed_precision(
     drawn: Path, tmp_path: Path, baseline: str, parts: list[str]
 ) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
-    adaptation = small_params()["train_cam"]["adaptation"] | {"enabled": True, "background": "image"}
+    adaptation = small_params()["train_cam"]["adaptation"]
+    adaptation |= {"enabled": True, "background": "image", "adversary": 1.0, "pamr_scale": 1, "warmup": 0.0}
     write_params(
         params,
         compute__precision="bf16",
