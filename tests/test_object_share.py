@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from plda.data.images import VOID
+from plda.data.index import evenly_spread
 from plda.models.backbones import Backbone
 from plda.models.segmenters import Segmenter
-from plda.training.object_share import SAMPLE, lead, match_object_share, sampled
+from plda.training.object_share import SAMPLE, lead, match_object_share
 
 MASK = np.repeat(np.uint8([0, 1, VOID]), 12)[:, None].repeat(48, axis=1)  # a third of each
 
@@ -39,8 +40,8 @@ def test_masks_of_one_kind_change_nothing(ids: int) -> None:
 
 
 def test_a_sample_is_evenly_spread() -> None:
-    assert sampled(range(SAMPLE)) == range(SAMPLE)  # type: ignore[comparison-overlap, arg-type]
-    assert list(sampled(range(5 * SAMPLE))) == list(range(0, 5 * SAMPLE, 5))  # type: ignore[arg-type]
+    assert evenly_spread(range(SAMPLE), SAMPLE) == range(SAMPLE)  # type: ignore[comparison-overlap, arg-type]
+    assert list(evenly_spread(range(5 * SAMPLE), SAMPLE)) == list(range(0, 5 * SAMPLE, 5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])

@@ -23,13 +23,12 @@ from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.images import encode_image, read_image, read_mask
 from plda.data.index import read_index
-from plda.masks import windows
+from plda.masks import probabilities, windows
 from plda.masks.estimate import read_estimates
 from plda.masks.folder import load_mask
 from plda.masks.windows import enlarged, in_windows
 from plda.models.saved import Architecture, load, read_network, save_network
 from plda.models.segmenters import SEGMENTER
-from plda.use import network as trained
 from plda.use.network import TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import find_photos
@@ -152,7 +151,7 @@ def test_photos_are_seen_at_the_size_of_the_training(tmp_path: Path, monkeypatch
         sizes.append(tuple(size))
         return torch.ones(1, 3, *size)
 
-    monkeypatch.setattr(trained, "multi_scale", note)
+    monkeypatch.setattr(probabilities, "multi_scale", note)
     for noted, asked in ((64, "trained"), (None, "trained"), (64, "full"), (64, 40)):
         file = saved(tmp_path / "n.pt", long_side=noted)
         labelled = TrainedNetwork(file, device="cpu", long_side=asked, refinement={}).label(photo(200, 100))

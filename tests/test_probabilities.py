@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor
 
 from plda.adaptation.pamr import pamr
 from plda.data.transforms import resize
 from plda.masks.probabilities import USUAL, refined_probabilities
 from plda.masks.regions import average
+from plda.params import read_params
 
 
 def halves(left: int = 30) -> Tensor:
@@ -46,6 +48,12 @@ def test_the_steps_follow_each_other_at_half_the_side() -> None:
     expected = resize(average(images, shares, scales=[20.0]), (40, 61))
     chain = {"pamr": {"iterations": 3}, "regions": {"scales": [20.0]}}
     torch.testing.assert_close(refined_probabilities(coarse, images, chain), expected)
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "workflow/presets/photos.yaml"])
+def test_predict_refines_as_the_pipeline_does(file: str) -> None:
+    settings = read_params(ROOT / file).predict_masks
+    assert {step: settings.of(step) for step in settings.refinement} == USUAL
 
 
 def test_a_step_that_is_none_is_refused() -> None:

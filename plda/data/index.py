@@ -5,7 +5,8 @@ unknown), mask, parts (both empty where there is none), width, height. image, ma
 entries in the data archive beside it.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -64,6 +65,11 @@ def by_size(entries: Iterable[Entry], together: int, *, tags: bool = False) -> I
         group = list(same)
         for i in range(0, len(group), together):
             yield group[i : i + together]
+
+
+def evenly_spread(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
+    """At most `most` of the entries, evenly spread over them."""
+    return entries[:: max(1, math.ceil(len(entries) / most))]
 
 
 def read_training_entries(path: Path) -> list[Entry]:

@@ -11,13 +11,26 @@ from torch import Tensor
 
 from plda.adaptation.pamr import pamr
 from plda.data.transforms import resize, unit
-from plda.masks.regions import STRIDE, average
+from plda.masks.regions import average, size_of_regions
+from plda.models.inference import multi_scale
 
 Chain = Mapping[Any, Mapping[str, Any]]
 """The settings of each step, by its name, in order: of `pamr` and `regions`."""
 
 USUAL: Chain = {"pamr": {"iterations": 10}, "regions": {"scales": [50.0, 150.0, 400.0]}}
 """As in params.yaml."""
+
+
+def probabilities(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    size: Sequence[int],
+    *,
+    scales: Sequence[float],
+    flip: bool,
+) -> Tensor:
+    """Return a network's class probabilities, (B, C, *size): `multi_scale` of the softmax of its scores."""
+    return multi_scale(lambda x: network(x).softmax(dim=1), images, size, scales=scales, flip=flip)
 
 
 def refined_probabilities(
@@ -36,7 +49,7 @@ def refined_probabilities(
     size = images.shape[-2:]
     if not chain:
         return network(images, size)
-    half = [-(-side // STRIDE) for side in size]
+    half = size_of_regions(images)
     shares = network(images, half)
     for step, settings in chain.items():
         match step:

@@ -6,7 +6,6 @@ A dense CRF works at the image's own size, on the CPU, one image to a process, a
 so it comes last, and is told the background score of the maps that it is given.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from plda.adaptation.pamr import pamr
 from plda.data.archive import Archive
-from plda.data.index import Entry, by_size
+from plda.data.index import Entry, by_size, evenly_spread
 from plda.data.loading import load_images
 from plda.data.transforms import resize
 from plda.errors import InputError
@@ -177,7 +176,7 @@ def background_scores_of(
     if score != "auto":
         return dict.fromkeys(names, score), "params"
     tagged = [entry for entry in entries if entry.tags]
-    sample = tagged[:: math.ceil(len(tagged) / SAMPLE)]
+    sample = evenly_spread(tagged, SAMPLE)
     histograms = {name: Strengths() for name in names}
     for image in chain(sample):
         for histogram, maps in zip(histograms.values(), [image.raw, *image.maps.values()], strict=True):

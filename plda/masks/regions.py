@@ -41,7 +41,7 @@ def regions(images: Tensor, maps: Tensor, *, scales: Sequence[float]) -> Tensor:
 
 def average(images: Tensor, maps: Tensor, *, scales: Sequence[float]) -> Tensor:
     """Average maps or probabilities within segments of like colour; arguments and result as of `regions`."""
-    size = [-(-side // STRIDE) for side in images.shape[-2:]]
+    size = size_of_regions(images)
     colours = resize(unit(images), size).permute(0, 2, 3, 1).cpu().numpy()
     finer = resize(maps.float(), size).cpu().numpy()
     averaged = [
@@ -49,6 +49,11 @@ def average(images: Tensor, maps: Tensor, *, scales: Sequence[float]) -> Tensor:
         for image, own in zip(colours, finer, strict=True)
     ]
     return torch.from_numpy(np.stack(averaged)).to(maps)
+
+
+def size_of_regions(images: Tensor) -> list[int]:
+    """The size (h, w) of the segments of (..., H, W) images, and of maps averaged within them."""
+    return [-(-side // STRIDE) for side in images.shape[-2:]]
 
 
 def segments(image: np.ndarray, scale: float) -> np.ndarray:

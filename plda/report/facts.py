@@ -185,5 +185,5 @@ def _backbone(origin: Mapping[str, str]) -> str:
 
 
 def _epochs(settings: Mapping[str, Any]) -> str:
-    epochs = settings.get("stop_after") or settings["epochs"]
+    epochs = settings["stop_after"] or settings["epochs"]
     return f"{epochs} epoch{'' if epochs == 1 else 's'}"

@@ -21,8 +21,8 @@ from plda.files import replacing
 from plda.masks.crf import most_likely, require
 from plda.masks.estimate import expected_iou, write_estimates
 from plda.masks.folder import write_mask
-from plda.masks.probabilities import refined_probabilities
-from plda.models.inference import Inference, multi_scale
+from plda.masks.probabilities import probabilities, refined_probabilities
+from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Compute, Precision, PredictMasks
@@ -99,8 +99,9 @@ class _Predictions:
     ) -> None:
         """Load the network at `path` for the classes `names`."""
         dtype = inference_dtype(precision, device)
-        self._network = Inference(load_network(path, SEGMENTER, names), device, dtype)
-        self._archive, self._settings, self._device = archive, settings, device
+        network = Inference(load_network(path, SEGMENTER, names), device, dtype)
+        self._look = partial(probabilities, network, scales=settings.scales, flip=settings.flip)
+        self._archive, self._device = archive, device
         self._chain = {step: settings.of(step) for step in settings.refinement if step != "crf"}
         self._finish = "crf" in settings.refinement
 
@@ -118,13 +119,3 @@ class _Predictions:
         expected = expected_iou(shares, ids).tolist()
         made = shares if self._finish else ids.to(torch.uint8)
         return list(zip(images.permute(0, 2, 3, 1).numpy(), made.cpu().numpy(), expected, strict=True))
-
-    def _look(self, images: Tensor, size: Sequence[int]) -> Tensor:
-        """Probabilities (B, C, *size) of (B, 3, H, W) uint8 RGB."""
-        return multi_scale(
-            lambda x: self._network(x).softmax(dim=1),
-            images,
-            size,
-            scales=self._settings.scales,
-            flip=self._settings.flip,
-        )

@@ -18,17 +18,17 @@ from plda.compute.spread import spread
 from plda.data.archive import Archive
 from plda.data.classes import class_ids, read_classes
 from plda.data.images import VOID
-from plda.data.index import Entry, by_size, read_training_entries
+from plda.data.index import Entry, by_size, evenly_spread, read_training_entries
 from plda.data.loading import load_images
 from plda.files import replacing
 from plda.masks.folder import load_mask, write_mask
-from plda.masks.probabilities import refined_probabilities
-from plda.models.inference import Inference, multi_scale
+from plda.masks.probabilities import probabilities, refined_probabilities
+from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Compute, Precision, RelabelMasks
 from plda.training.checkpoints import Checkpoint, fingerprint
-from plda.training.object_share import lead, match_object_share, sampled
+from plda.training.object_share import SAMPLE, lead, match_object_share
 from plda.training.segmenter import fit_segmenter
 
 Item = tuple[Sequence[Entry], float | None]
@@ -92,7 +92,7 @@ def relabel_masks(
     make = partial(_Relabelling, network, names, archive, pseudo_masks, relabel_masks, compute.precision)
     together = together_on(find_device(compute))
     with spread(make, compute, len(entries)) as relabel, replacing(training_masks) as folder:
-        leads = relabel((group, None) for group in by_size(sampled(entries), together))
+        leads = relabel((group, None) for group in by_size(evenly_spread(entries, SAMPLE), together))
         offset = match_object_share(chain.from_iterable(leads)).offset
         groups = list(by_size(entries, together))
         masks = chain.from_iterable(relabel((group, offset) for group in groups))
@@ -146,7 +146,7 @@ class _Relabelling:
 
     def _look(self, entries: Sequence[Entry], images: Tensor, size: Sequence[int]) -> Tensor:
         """Probabilities (B, C, *size) of the tagged classes and background; of all others 0."""
-        shares = multi_scale(lambda x: self._network(x).softmax(dim=1), images, size, scales=[1.0], flip=True)
+        shares = probabilities(self._network, images, size, scales=[1.0], flip=True)
         allowed = torch.zeros(len(entries), len(self._names))
         for own, entry in zip(allowed, entries, strict=True):
             own[[0, *class_ids(entry.tags, self._names)]] = 1.0

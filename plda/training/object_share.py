@@ -7,15 +7,13 @@ of each pixel, "object" wins where d < b; so b is the quantile of d over trainin
 that the masks call object. No true mask is looked at (docs/measured/masks.md).
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from plda.data.images import VOID
-from plda.data.index import Entry
 
 SAMPLE = 120  # images: enough for a share
 STRIDE = 4  # of the pixels that are looked at
@@ -50,11 +48,6 @@ def match_object_share(leads: Iterable[tuple[np.ndarray, np.ndarray]]) -> Match:
     share, learnt = objects.sum() / pixels, (margins < 0).sum() / pixels
     offset = np.quantile(margins, share) if 0 < share < 1 else 0.0
     return Match(float(offset), float(share), float(learnt))
-
-
-def sampled(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """At most SAMPLE of the entries, evenly spread."""
-    return entries[:: math.ceil(len(entries) / SAMPLE)]
 
 
 def lead(probabilities: Tensor, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

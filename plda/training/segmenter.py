@@ -2,28 +2,27 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from plda.compute.device import find_device, inference_dtype
 from plda.data.archive import Archive
 from plda.data.datasets import MaskedCrops
-from plda.data.index import Entry
+from plda.data.index import Entry, evenly_spread
 from plda.data.loading import load_image
-from plda.data.transforms import resize, unit
-from plda.masks.probabilities import USUAL, refined_probabilities
+from plda.masks.probabilities import USUAL, probabilities, refined_probabilities
 from plda.models.inference import Inference
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import SEGMENTER, MaskLearner
 from plda.params import Compute, SegmenterTraining
 from plda.training.checkpoints import Checkpoint
 from plda.training.loop import Weights, train
-from plda.training.object_share import lead, match_object_share, sampled
+from plda.training.object_share import SAMPLE, lead, match_object_share
 
 
 def fit_segmenter(
@@ -106,11 +105,10 @@ def _matched(
     see = Inference(network, device, inference_dtype(compute.precision, device))
     lower = torch.zeros(len(architecture.classes), 1, 1, device=device)
 
-    def look(images: Tensor, size: Sequence[int]) -> Tensor:
-        return resize((see(unit(images)) - lower).softmax(dim=1), size)
+    look = partial(probabilities, lambda x: see(x) - lower, scales=[1.0], flip=False)
 
     def leads() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for entry in sampled(entries):
+        for entry in evenly_spread(entries, SAMPLE):
             shares = refined_probabilities(look, load_image(archive, entry)[None].to(device), USUAL)
             yield lead(shares[0], mask_of(entry))
 

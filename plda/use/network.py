@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +15,9 @@ from torch import Tensor
 from plda.compute.device import inference_dtype, named_device
 from plda.data.transforms import resize
 from plda.masks.estimate import expected_iou_of_sums
-from plda.masks.probabilities import USUAL, Chain, refined_probabilities
+from plda.masks.probabilities import USUAL, Chain, probabilities, refined_probabilities
 from plda.masks.windows import enlarged, in_windows
-from plda.models.inference import Inference, multi_scale
+from plda.models.inference import Inference
 from plda.models.saved import read_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Precision
@@ -163,9 +164,5 @@ class TrainedNetwork:
 
     def _look(self, part: Tensor) -> Tensor:
         """Probabilities (C, h, w) of (3, h, w) uint8 RGB."""
-        return refined_probabilities(self._multi_scale, part[None].to(self.device), self._refinement)[0]
-
-    def _multi_scale(self, images: Tensor, size: Sequence[int]) -> Tensor:
-        return multi_scale(
-            lambda x: self._network(x).softmax(dim=1), images, size, scales=self._scales, flip=self._flip
-        )
+        look = partial(probabilities, self._network, scales=self._scales, flip=self._flip)
+        return refined_probabilities(look, part[None].to(self.device), self._refinement)[0]
