@@ -6,11 +6,8 @@ min_version("9.0")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/cams.smk"
-include: "workflow/rules/masks.smk"
-include: "workflow/rules/segmentation.smk"
-include: "workflow/rules/report.smk"
+include: "workflow/rules/stages.smk"
+include: "workflow/rules/submission.smk"
 include: "workflow/rules/ablations.smk"
 
 

@@ -50,7 +50,7 @@ def photos(name):
 
     def known(wildcards):
         stage = runs[wildcards.run][name]
-        own = stage.given if stage.settings["source"] == "folder" else []
+        own = stage.given if stage.settings.get("source") == "folder" else ()
         return [fingerprint(Path(folder)) for folder in own]
 
     return known
