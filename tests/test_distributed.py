@@ -138,9 +138,7 @@ def test_batch_norm_is_trained_together_or_not_at_all(drawn: Path, tmp_path: Pat
     params, paths = trainer("train_cam", drawn, tmp_path)
     write_params(params, compute__devices=2)
     message = refused(run_stage, "train_cam", params, **paths)
-    assert (
-        "compute.devices: 2 processes train batch norm on GPUs only; here set batch_norm: frozen" in message
-    )
+    assert "compute.devices: 2 processes can train batch norm on GPUs only; set batch_norm: frozen" in message
 
 
 class Run:
@@ -223,7 +221,7 @@ def test_a_signal_is_a_polite_end(drawn: Path, tmp_path: Path) -> None:
     os.kill(run.first, signal.SIGTERM)
     status, words = run.end()
     assert status == AGAIN
-    assert re.search(r"plda train_cam: stopped by a signal after step \d+ of 45, which is kept", words)
+    assert re.search(r"plda train_cam: stopped by a signal after step \d+ of 45; the state is saved", words)
     assert "Traceback" not in words
     run = Run(drawn, tmp_path / "broken", 1).training()
     os.killpg(run.bash.pid, signal.SIGUSR1)  # as Slurm does: bash, tee and who loads the data get it, too
@@ -249,7 +247,7 @@ def test_two_processes_end_together(drawn: Path, tmp_path: Path) -> None:
     os.kill(run.second, signal.SIGKILL)
     status, words = run.end()
     assert status == AGAIN
-    assert "process 2 of 2 was ended by SIGKILL, so all are stopped; the same command goes on" in words
+    assert "process 2 of 2 was killed by SIGKILL, so all processes are stopped; run the same command" in words
     assert "Traceback" not in words
 
     run = Run(drawn, tmp_path / "broken", 2).training()

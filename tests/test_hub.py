@@ -154,7 +154,7 @@ def test_offline_the_cache_is_enough(hub: Hub, user: User) -> None:
     assert user.fetch_anew(**variables, HF_HUB_OFFLINE="1").returncode == 0
     user.kept()
     user.set(HF_HUB_OFFLINE=True)
-    assert "HF_HUB_OFFLINE is set, and the cache does not have it" in user.refusal()
+    assert "HF_HUB_OFFLINE is set, and the cache does not have the file" in user.refusal()
     assert not hub.seen
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_file_is_refused_and_deleted(
     hub.files[SAFE] = good[:-1] + bytes([good[-1] ^ 1])
     line = user.refusal()
     assert f"{SAFE} has SHA-256 {digest(hub.files[SAFE])}, {hub.etag} was expected" in line
-    assert "is deleted, run again" in line
+    assert "is deleted; run again" in line
     assert not user.cached()
     hub.files[SAFE] = good
     assert user.fetch() == 0
@@ -207,7 +207,7 @@ def test_gated_weights_take_a_token(hub: Hub, user: User, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (401, "RepoNotFound", "has no such repository, or shows it only to users it knows (HF_TOKEN)"),
+        (401, "RepoNotFound", "has no such repository, or shows it only to authorised users (HF_TOKEN)"),
         (404, "RepoNotFound", "has no such repository"),
         (404, "RevisionNotFound", "has no such revision"),
         (403, "", "403 Forbidden"),
@@ -226,7 +226,7 @@ def test_what_the_hub_says_is_passed_on(hub: Hub, user: User, status: int, code:
 
 def test_a_repository_without_weights_is_said_to_have_none(hub: Hub, user: User) -> None:
     hub.files = {"README.md": b""}
-    assert f"it holds no {SAFE} or {PICKLED}. Or give the path of a file of the weights" in user.refusal()
+    assert f"the repository has no {SAFE} or {PICKLED}. Or set this field to the path" in user.refusal()
     assert hub.seen == [f"HEAD {SAFE}", f"HEAD {PICKLED}"]
 
 
@@ -254,7 +254,7 @@ def test_a_line_that_is_cut_again_and_again_is_given_up(hub: Hub, user: User, re
 
 def test_a_server_that_cannot_be_reached_is_named(user: User) -> None:
     user.use("http://127.0.0.1:9/mirror")
-    said = "http://127.0.0.1:9 cannot be reached, and the cache does not have it ("
+    said = "http://127.0.0.1:9 cannot be reached, and the cache does not have the file ("
     assert user.refusal().startswith(f"weights: pretrained: {REPOSITORY} cannot be downloaded: {said}")
     assert sum(user.waits) < 30
     for url in ("127.0.0.1", "http://127.0.0.1:port"):
@@ -266,7 +266,7 @@ def test_a_server_that_says_nothing_is_given_up(user: User) -> None:
     user.set(HF_HUB_ETAG_TIMEOUT=0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         user.use(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert "cannot be reached, and the cache does not have it (timed out)" in user.refusal()
+        assert "cannot be reached, and the cache does not have the file (timed out)" in user.refusal()
     assert sum(user.waits) < 30
 
 

@@ -143,7 +143,7 @@ def test_flat_maps_are_background_at_otsus_threshold(level: float) -> None:
 def test_no_score_is_chosen_on_maps_that_are_flat() -> None:
     entry = Entry("images/a.png", "train", ("cat",), "", "", 8, 8)
     image = Refined(entry, torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(1, 2, 2), {})
-    with pytest.raises(InputError, match="maps of all 1 images looked at are flat"):
+    with pytest.raises(InputError, match="maps of all 1 sampled images are flat"):
         background_scores_of(lambda entries: [image for _ in entries], [entry], ["seeds"], "auto")
     assert background_scores_of(lambda _: [], [entry], ["seeds"], 0.4) == ({"seeds": 0.4}, "params")
 

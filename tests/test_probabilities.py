@@ -57,5 +57,5 @@ def test_predict_refines_as_the_pipeline_does(file: str) -> None:
 
 
 def test_a_step_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="blur: is no refinement of probabilities"):
+    with pytest.raises(ValueError, match="blur: is not a refinement of probabilities"):
         refined_probabilities(coarse, halves(), {"blur": {}})

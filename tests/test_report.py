@@ -210,10 +210,10 @@ def test_shows_what_is_expected_of_masks(page: Page) -> None:
 def test_a_mask_that_the_table_lacks_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
     lines = inputs["estimates"].read_text().splitlines()
     (tmp_path / "estimates").write_text("\n".join(lines[:-1]))
-    with pytest.raises(InputError, match=r"estimates: images/val/7 \.png has a mask, but is missing here"):
+    with pytest.raises(InputError, match=r"estimates: images/val/7 \.png: has a mask, but no row"):
         make_page({**inputs, "estimates": tmp_path / "estimates", "page": tmp_path / "page"})
     (tmp_path / "estimates").write_text("image\n")
-    with pytest.raises(InputError, match="estimates: is no table of image and expected_iou"):
+    with pytest.raises(InputError, match="estimates: must be a table of image and expected_iou"):
         make_page({**inputs, "estimates": tmp_path / "estimates", "page": tmp_path / "page"})
 
 

@@ -282,22 +282,31 @@ def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "odd.params"
     for content, words in (
         (b"PK" + good[2:], "magic number: "),
-        (good + b"x", "end: 1 bytes follow"),
-        (start + in_version_0(one, 3) + end, "array 1 of 1: value type: is 3"),
-        (start + in_version_2(one, -1) + end, "array 1 of 1: value type: is -1"),
-        (start + struct.pack("<Ii", 0xF993FAC9, 1) + end, "array 1 of 1: storage type: is 1"),
+        (good + b"x", "end: 1 more bytes follow"),
+        (start + in_version_0(one, 3) + end, "array 1 of 1: value type: must be 0, 1 or 2 .*, got 3"),
+        (start + in_version_2(one, -1) + end, "array 1 of 1: value type: must be 0, 1 or 2 .*, got -1"),
+        (
+            start + struct.pack("<Ii", 0xF993FAC9, 1) + end,
+            r"array 1 of 1: storage type: must be 0 \(dense\), got 1",
+        ),
         (start + struct.pack("<I", 0xF993FACB) + end, "array 1 of 1: header: 0xf993facb"),
-        (start + struct.pack("<I", 0) + end, r"array 1 of 1: shape: is \[\]"),
-        (start + in_version_0(np.ones((2, 0)), 1) + end, r"array 1 of 1: shape: is \[2, 0\]"),
-        (start + struct.pack("<IIqq", 0xF993FAC8, 2, -2, -3) + end, r"array 1 of 1: shape: is \[-2, -3\]"),
+        (start + struct.pack("<I", 0) + end, r"array 1 of 1: shape: must not be empty, got \[\]"),
+        (
+            start + in_version_0(np.ones((2, 0)), 1) + end,
+            r"array 1 of 1: shape: must not be empty, got \[2, 0\]",
+        ),
+        (
+            start + struct.pack("<IIqq", 0xF993FAC8, 2, -2, -3) + end,
+            r"array 1 of 1: shape: must not be empty, got \[-2, -3\]",
+        ),
         (
             start + struct.pack("<II4i", 1, 2**31, 1, 0, 0, 0) + end,
             "array 1 of 1: values: the file ends early",
         ),
         (good[:16] + struct.pack("<Q", 2**60) + good[24:], "array 2 of 1152921504606846976: "),
-        (good[:-17] + struct.pack("<Q", 0), "number of names: is not the number of arrays, 1"),
-        (good[:-1] + b"\xff", "name 1 of 1: is not UTF-8"),
-        (written({"a": one, "b": one})[:-1] + b"a", "names: one stands twice"),
+        (good[:-17] + struct.pack("<Q", 0), "number of names: must be the number of arrays, 1"),
+        (good[:-1] + b"\xff", "name 1 of 1: must be UTF-8"),
+        (written({"a": one, "b": one})[:-1] + b"a", "names: must be unique"),
     ):
         file.write_bytes(content)
         with pytest.raises(InputError, match=rf"odd\.params: {words}"):
@@ -354,8 +363,8 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, refused: Refusal
     torch.save({**weights, "fc8.weight": torch.ones(1)}, tmp_path / "more.pth")
     torch.save(timm.create_model("resnet10").state_dict(), tmp_path / "resnet10.pth")
     for file, words in (
-        ("less.params", ["less.params: arg:bn7_beta: is missing, like 1 more"]),
-        ("more.params", ["more.params: arg:res4b6_branch2a_weight: is no array of resnet38d\n"]),
+        ("less.params", ["less.params: arg:bn7_beta: is missing, and 1 more"]),
+        ("more.params", ["more.params: arg:res4b6_branch2a_weight: is not an array of resnet38d\n"]),
         ("shape.params", ["does not hold weights of resnet38d", "size mismatch for conv1a.weight"]),
         ("less.pth", ["does not hold weights of resnet38d", 'Missing key(s) in state_dict: "bn7.bias"']),
         ("more.pth", ["does not hold weights of resnet38d", 'Unexpected key(s) in state_dict: "fc8.weight"']),

@@ -65,7 +65,7 @@ def test_what_cannot_be_had_is_refused(server: tuple[str, Path], tmp_path: Path,
     torch.save([1, 2], folder / "list.pth")
     field = "download_backbone.cams"
     for weights, words in (
-        ({"weights": f"{url}/gone.pth"}, [f"{field}.weights", "gone.pth", "404", "name its path here"]),
+        ({"weights": f"{url}/gone.pth"}, [f"{field}.weights", "gone.pth", "404", "set its path here"]),
         ({"weights": "http://127.0.0.1:9/x.pth"}, [f"{field}.weights", "cannot be downloaded"]),
         ({"weights": "no/such.pth"}, [f"{field}.weights", "no/such.pth: no such file"]),
         ({"weights": f"{url}/resnet10.pth", "sha256": "0" * 64}, [f"{field}.sha256", "0" * 64]),
@@ -75,8 +75,8 @@ def test_what_cannot_be_had_is_refused(server: tuple[str, Path], tmp_path: Path,
         ({"weights": "imagenet"}, [f"{field}.weights", "no such file", "pretrained"]),
         ({"name": "resnet34d_x"}, ["must be a network of timm, such as"]),
         ({"name": "mobilenet_v2"}, [f"{field}.name: must be a network of timm, such as mobilenetv2_100"]),
-        ({"name": "resnet18.nobody"}, [f"{field}.name: resnet18.nobody: timm knows no weights"]),
-        ({"name": "levit_128"}, [f"{field}.name: levit_128: gives no feature maps of images of any size"]),
+        ({"name": "resnet18.nobody"}, [f"{field}.name: resnet18.nobody: timm has no weights"]),
+        ({"name": "levit_128"}, [f"{field}.name: levit_128: has no feature maps for images of any size"]),
     ):
         message = refused(fetch, tmp_path, **weights)
         assert all(word in message for word in words), (weights, message)

@@ -1,9 +1,9 @@
-"""The adversary: features that do not tell the two domains apart (METHOD: PLDA, step 2).
+"""The adversarial loss: trains features that do not separate the two domains (docs/method.md, PLDA, step 2).
 
     features -> gradient reversal -> trunk -> one two-way head per class -> L_uda
 
-The heads learn to tell source from target pixels of their class; the reversed gradient makes the backbone
-unlearn what they use. With p the head's softmax, H its entropy (detached), and d the domain label,
+The heads learn to separate source from target pixels of their class; the reversed gradient makes the backbone
+remove what they use. With p the head's softmax, H its entropy (detached), and d the domain label,
 
     L_uda = sum over classes, mean over the batch and all pixels of
             [d is a domain] · CE(p, d) · (1 + exp(-H)) · (n - n_d) / (1 + n)
@@ -32,16 +32,17 @@ class _Reversal(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor, strength: float) -> Tensor:
-    """`x` itself; its gradient is multiplied by `-strength` on the way back."""
+    """Return `x`; in the backward pass, its gradient is multiplied by `-strength`."""
     reversed_x: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]
     return reversed_x
 
 
 class DomainHeads(nn.Module):
-    """Trunk and heads: D-1024, ReLU, dropout, 1024-512, ReLU, dropout, and two outputs for each class.
+    """Trunk and heads: D-1024, ReLU, dropout, 1024-512, ReLU, dropout, and two outputs per class.
 
-    Published as 1x1 convolutions over the whole map. Here the same layers see the pixels that have a label,
-    as rows: the loss is the same, for a quarter of the work where a quarter of the pixels is labelled.
+    The published layers are 1x1 convolutions over the whole map. Here the same layers process only the
+    labelled pixels, as rows: the loss is the same; if a quarter of the pixels is labelled, the work is a
+    quarter.
     """
 
     def __init__(self, channels: int, classes: int, *, dropout: float = 0.5) -> None:
@@ -57,7 +58,7 @@ class DomainHeads(nn.Module):
         )
 
     def forward(self, features: Tensor, strength: float, where: Tensor) -> Tensor:
-        """Logits of each class at the pixels `where`.
+        """Compute the logits of each class at the pixels `where`.
 
         Args:
             features: (B, D, h, w).
@@ -65,7 +66,7 @@ class DomainHeads(nn.Module):
             where: (B, h, w) bool.
 
         Returns:
-            (B, C, 2, h, w), source first; 0 where not `where`.
+            (B, C, 2, h, w), source first; 0 at all other pixels.
         """
         rows = features.movedim(1, -1)[where]  # (N, D)
         logits = self.layers(reverse_gradient(rows, strength))  # (N, 2 C)
@@ -75,14 +76,14 @@ class DomainHeads(nn.Module):
 
 
 def adversarial_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """L_uda.
+    """Return L_uda.
 
     Args:
         logits: (B, C, 2, h, w), source first.
-        labels: (B, C, h, w) int64: SOURCE, TARGET or anything else where ignored.
+        labels: (B, C, h, w) int64: SOURCE, TARGET, or any other value for ignored pixels.
 
     Returns:
-        A scalar; 0 where no pixel has a label. A class without one adds nothing.
+        A scalar; 0 if no pixel has a label. A class without labels adds nothing.
     """
     batch, _, _, height, width = logits.shape
     log_p = logits.log_softmax(dim=2)

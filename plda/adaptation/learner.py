@@ -1,11 +1,11 @@
-"""PLDA on a baseline: a second look at the erased image, and the adaptation's losses beside the baseline's.
+"""PLDA on a baseline: a second forward pass on the erased image, and the losses of the adaptation.
 
-Du, Fu, Liu, "Pixel-Level Domain Adaptation" (IEEE TIP 2024); the formulas are in the modules beside this one:
+Du, Fu, Liu, "Pixel-Level Domain Adaptation" (IEEE TIP 2024); the formulas are in the other modules here:
 
     L = L_baseline + w_adversary · L_uda + w_supervision · (L_cps of source pixels + L_cps of target pixels)
 
-A step costs one more forward pass without gradient, domain heads on the labelled pixels, and PAMR; nothing of
-it is done during the warm-up, nor for a weight of 0.
+A step costs one more forward pass without gradient, domain heads on the labelled pixels, and PAMR. None of
+this is computed during the warm-up, and no loss with weight 0 is computed.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm  # also what it is over several processes
+from torch.nn.modules.batchnorm import _BatchNorm  # base class of batch norm, also across processes
 
 from plda.adaptation.adversary import DomainHeads, adversarial_loss
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
@@ -29,20 +29,20 @@ from plda.shares import share
 
 @dataclass(frozen=True)
 class Switches:
-    """What may be chosen; the first value named is the published one.
+    """Options of PLDA; the first value of each is the published one.
 
     Attributes:
-        threshold: tau, 0.6: how strongly a pixel must respond to be source or target.
-        adversary: weight of L_uda, 1; 0 leaves it out.
-        reversal: "rising" with the training's progress, or "constant": lambda of the gradient reversal.
-        features: "stage4" or "stage3": which of the backbone's maps the domain heads see.
-        supervision: weight of L_cps, 1; 0 leaves it out.
-        background: "none": pseudo-supervision keeps no background pixels; "both": it keeps those of both
-            looks; "image": those of the look at the whole image only, since the erased one shows background
-            where the object was, and often where its rest still is.
-        pamr_scale: 1: PAMR refines pseudo-labels at the maps' size; 2, 4, ...: so many times finer.
-        per_labelled: False: losses are means over all pixels; True: over the labelled ones.
-        warmup: 0: the share of the training that passes before adaptation begins.
+        threshold: tau, 0.6: response above which a pixel is source or target.
+        adversary: weight of L_uda, 1; 0 disables it.
+        reversal: lambda of the gradient reversal: "rising" with the training progress, or "constant".
+        features: "stage4" or "stage3": backbone features that the domain heads receive.
+        supervision: weight of L_cps, 1; 0 disables it.
+        background: background pixels of pseudo-supervision. "none": dropped; "both": kept from both forward
+            passes; "image": kept from the pass on the whole image only, because the pass on the erased image
+            predicts background where the object was, and often where the rest of the object still is.
+        pamr_scale: 1: PAMR refines pseudo-labels at the maps' size; 2, 4, ...: at this multiple of it.
+        per_labelled: False: losses are means over all pixels; True: over the labelled pixels.
+        warmup: 0: fraction of the training before adaptation begins.
     """
 
     threshold: float
@@ -57,30 +57,30 @@ class Switches:
 
 
 class PldaLearner(nn.Module):
-    """A baseline as it is trained with PLDA: a batch in, losses out.
+    """The training module of a baseline with PLDA: takes a batch and returns losses.
 
     Attributes:
-        network: the baseline, which is what is kept.
-        heads: the domain heads, which have done their work once the training ends.
+        network: the baseline, which is saved after training.
+        heads: the domain heads, which are not needed after training.
     """
 
     def __init__(self, network: Baseline, classes: int, switches: Switches) -> None:
-        """`classes` counts those of the tags, without background."""
+        """Build the domain heads; `classes` is the number of tag classes, without background."""
         super().__init__()
         self.network = network
         self.heads = DomainHeads(network.backbone.channels[switches.features], classes)
         self.switches = switches
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """The losses of a batch.
+        """Return the losses of a batch.
 
         Args:
             batch: `image` (B, 3, H, W) RGB in [0, 1] and `tags` (B, C) float 0 or 1.
-            progress: of the training, in [0, 1).
+            progress: training progress, in [0, 1).
 
         Returns:
             Scalars: `loss`, the sum that is minimised, and its parts before their weights: the baseline's,
-            `adversary` (L_uda) and `supervision` (L_cps of source and target pixels), 0 where left out.
+            `adversary` (L_uda) and `supervision` (L_cps of source and target pixels), 0 if disabled.
         """
         image, tags, switches = batch["image"], batch["tags"], self.switches
         output, parts = self.network.losses(image, tags)
@@ -106,7 +106,7 @@ class PldaLearner(nn.Module):
         if self.switches.adversary:
             losses["adversary"] = self._adversary(output, domain_labels(source, target), strength)
         if self.switches.supervision:
-            # both looks side by side, since PAMR on small maps is many small steps
+            # both passes in one batch, because PAMR on small maps is many small operations
             losses["supervision"] = self._supervision(
                 torch.cat([image, erased]),
                 torch.cat([tags, tags]),
@@ -116,17 +116,17 @@ class PldaLearner(nn.Module):
         return losses
 
     def _adversary(self, output: CamOutput, labels: Tensor, strength: float) -> Tensor:
-        """L_uda; `labels` are (B, C, h, w)."""
+        """Return L_uda; `labels` are (B, C, h, w)."""
         features = output.features[self.switches.features]
         if features.shape[-2:] != labels.shape[-2:]:
             labels = F.interpolate(labels.float(), features.shape[-2:], mode="nearest").long()
         labelled = (labels != IGNORED).any(dim=1)
         logits = self.heads(features, strength, labelled)
-        with full_precision(logits):  # the formulas need all their digits
+        with full_precision(logits):  # the formulas need full precision
             return self._mean(adversarial_loss(logits.float(), labels), labelled)
 
     def _supervision(self, images: Tensor, tags: Tensor, scores: Tensor, teaches: Tensor) -> Tensor:
-        """L_cps of both looks, of which each argument holds the first in its first half, (2 B, ...)."""
+        """Return L_cps of both passes; each argument (2 B, ...) has the first pass in its first half."""
         keeps = self.switches.background
         with full_precision(scores):
             size = [self.switches.pamr_scale * side for side in scores.shape[-2:]]
@@ -135,7 +135,7 @@ class PldaLearner(nn.Module):
             of_source, of_target = labels.chunk(2)
             if keeps == "image":
                 of_target = torch.cat([torch.zeros_like(of_target[:, :1]), of_target[:, 1:]], dim=1)
-            taught, _ = scores.chunk(2)  # what was said of the erased image carries no gradient
+            taught, _ = scores.chunk(2)  # the scores of the erased image carry no gradient
             losses = [
                 self._mean(supervision_loss(taught, labels), labels.any(dim=1))
                 for labels in (of_source, of_target)
@@ -143,7 +143,7 @@ class PldaLearner(nn.Module):
         return torch.stack(losses).sum()
 
     def _mean(self, loss: Tensor, labelled: Tensor) -> Tensor:
-        """A mean over all pixels, or the same over the labelled ones, (B, h, w) bool."""
+        """Return `loss`, a mean over all pixels, or convert it to a mean over `labelled`, (B, h, w) bool."""
         if not self.switches.per_labelled:
             return loss
         return loss * labelled.numel() / share(labelled.sum())
@@ -151,7 +151,7 @@ class PldaLearner(nn.Module):
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Within, batch norm goes by the batch at hand as in training, and remembers nothing of it."""
+    """Keep batch norm's running statistics unchanged in this context; it uses the current batch."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training]
     for norm in norms:
         norm.track_running_stats = False

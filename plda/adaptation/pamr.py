@@ -1,8 +1,8 @@
-"""PAMR, pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020; METHOD: PLDA, PAMR).
+"""PAMR, pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020; docs/method.md, PLDA, PAMR).
 
-A pixel's scores become, ten times over, the average of its neighbours' scores, each weighted by how alike the
-two colours are. Every pixel p has 48 neighbours q, 8 at each dilation; with I the image and sigma_p the
-standard deviation over all 9-neighbourhoods of p,
+Ten times, a pixel's scores become the average of its neighbours' scores, weighted by the similarity of the
+two colours. Every pixel p has 48 neighbours q, 8 at each dilation; with I the image and sigma_p the standard
+deviation over all 9-neighbourhoods of p,
 
     a_pq = softmax over q of the channel mean of  -|I_p - I_q| / (1e-8 + 0.1 sigma_p).
 """
@@ -15,15 +15,15 @@ DILATIONS = (1, 2, 4, 8, 12, 24)
 
 
 def pamr(image: Tensor, maps: Tensor, *, iterations: int = 10) -> Tensor:
-    """Refine maps by the colours beneath them.
+    """Refine maps by the image's colours.
 
     Args:
         image: (B, 3, h, w) RGB, float in [0, 1], at the size of the maps.
-        maps: (B, K, h, w) float scores; only the classes that are present need be there.
-        iterations: how often neighbours are averaged.
+        maps: (B, K, h, w) float scores; only the classes that are present are needed.
+        iterations: number of averaging steps.
 
     Returns:
-        (B, K, h, w), in the range of `maps`; neither argument is changed.
+        (B, K, h, w), in the range of `maps`; the arguments are not changed.
     """
     affinity = _affinity(image)  # (B, Q, h, w)
     for _ in range(iterations):
@@ -35,10 +35,10 @@ def pamr(image: Tensor, maps: Tensor, *, iterations: int = 10) -> Tensor:
 
 
 def _affinity(image: Tensor) -> Tensor:
-    """(B, 3, h, w) to (B, Q, h, w), summing to 1 over the Q neighbours."""
+    """Compute affinities: (B, 3, h, w) to (B, Q, h, w), with sum 1 over the Q neighbours."""
     neighbours = torch.stack(list(_neighbours(image)), dim=2)  # (B, 3, Q, h, w)
     centre = image.unsqueeze(2)
-    # each of the dilations contributes its own centre pixel
+    # the centre pixel is included once for each dilation
     every = torch.cat([neighbours, centre.expand(-1, -1, len(DILATIONS), -1, -1)], dim=2)
     deviation = every.std(dim=2, keepdim=True)
     distance = (neighbours - centre).abs() / (1e-8 + 0.1 * deviation)
@@ -46,7 +46,7 @@ def _affinity(image: Tensor) -> Tensor:
 
 
 def _neighbours(x: Tensor) -> list[Tensor]:
-    """The 8 neighbours at every dilation, each (B, C, h, w) and a view; borders are replicated."""
+    """Return the 8 neighbours at every dilation, each (B, C, h, w) and a view; borders are replicated."""
     height, width = x.shape[-2:]
     views = []
     for d in DILATIONS:

@@ -1,12 +1,12 @@
-"""Confident pseudo-supervision: what the network is sure of, it learns from (METHOD: PLDA, step 3).
+"""Confident pseudo-supervision: training on confident predictions (docs/method.md, PLDA, step 3).
 
-Scores, with a constant 1 as the score of background, are turned into probabilities, refined by the image's
-colours (PAMR) and cut: a pixel is labelled with the class whose probability is strictly above
+Scores, with a constant 1 as the score of background, become probabilities, which PAMR refines by the image's
+colours. A pixel gets the class whose probability is strictly above
 
     max(0.2, 0.6 · the class's maximum in the image)        (0.7 for background)
 
-if there is one such class only, and if it lies among the pixels that this class may teach: its source pixels
-for the image, its target pixels for the erased image. With n_k the image's pixels of class k and n all its
+if there is only one such class, and if this class may label the pixel: its source pixels in the image, its
+target pixels in the erased image. With n_k the number of the image's pixels of class k, and n that of all its
 labelled pixels,
 
     L_cps = mean over the batch and all pixels of  [labelled] · CE(scores, k) · (n - n_k) / (1 + n)
@@ -25,7 +25,7 @@ SHARE, BACKGROUND_SHARE = 0.6, 0.7
 
 
 def with_background(scores: Tensor) -> Tensor:
-    """(B, C, h, w) class scores to (B, C + 1, h, w), the constant background score first."""
+    """Put the constant background score first: (B, C, h, w) class scores to (B, C + 1, h, w)."""
     return torch.cat([torch.full_like(scores[:, :1], BACKGROUND_SCORE), scores], dim=1)
 
 
@@ -33,18 +33,18 @@ def with_background(scores: Tensor) -> Tensor:
 def pseudo_labels(
     scores: Tensor, image: Tensor, tags: Tensor, teaches: Tensor, *, background: bool = False
 ) -> Tensor:
-    """Which pixels are taken for which class.
+    """Return the pseudo-labels of confident pixels.
 
     Args:
         scores: (B, C, h, w).
         image: (B, 3, H, W) RGB, float in [0, 1]. PAMR works at its size: that of the scores, as published, or
-            a finer one, where it sees outlines; its result is then averaged down to (h, w).
+            a larger one, which shows outlines; the result is then averaged down to (h, w).
         tags: (B, C) 0 or 1.
-        teaches: (B, C, h, w) bool: the source pixels of each class, or its target pixels.
+        teaches: (B, C, h, w) bool: the pixels that each class may label, its source or its target pixels.
         background: whether background pixels are kept; the research code keeps none.
 
     Returns:
-        (B, C + 1, h, w) bool, at most one class a pixel, background first.
+        (B, C + 1, h, w) bool, at most one class per pixel, background first.
     """
     probabilities = with_background(scores).softmax(dim=1)
     present, carried = _present(tags)
@@ -62,13 +62,13 @@ def pseudo_labels(
 
 
 def _present(tags: Tensor) -> tuple[Tensor, Tensor]:
-    """The channels that PAMR need carry: background, and as many classes as the image with most tags has.
+    """Return the channels that PAMR needs: background, and as many classes as the image with most tags has.
 
     Args:
         tags: (B, C) 0 or 1.
 
     Returns:
-        (B, K) int64 channels of C + 1, each once; (B, K) bool, False for those that only fill up.
+        (B, K) int64 channels of C + 1, each once; (B, K) bool, False for channels that only pad.
     """
     most = max(1, int(tags.sum(dim=1).max()))
     found, classes = tags.topk(most, dim=1)
@@ -77,14 +77,14 @@ def _present(tags: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def supervision_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """L_cps.
+    """Return L_cps.
 
     Args:
         scores: (B, C, h, w), not detached.
         labels: (B, C + 1, h, w) bool, as from `pseudo_labels`.
 
     Returns:
-        A scalar; 0 where no pixel is labelled, and for images whose labelled pixels are all of one class.
+        A scalar; 0 if no pixel is labelled. Images whose labelled pixels all have one class add 0.
     """
     batch, _, height, width = scores.shape
     log_p = with_background(scores).log_softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Which device the work runs on, and in which precision where nothing is learnt."""
+"""The device of all computations, and the precision of inference."""
 
 import torch
 
@@ -7,25 +7,25 @@ from plda.params import Compute, Precision
 
 
 def find_device(compute: Compute) -> torch.device:
-    """The kind of device to use; "auto" takes a GPU where there is one.
+    """Return the kind of device to use; "auto" selects a GPU if there is one.
 
     Raises:
-        InputError: a device that this machine does not have, or more of them than it has.
+        InputError: this machine does not have the device, or has fewer than requested.
     """
     device = named_device(compute.device, "params: compute.device")
     count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, compute.devices)
     if compute.devices > count:
         raise InputError(
-            f"params: compute.devices: {compute.devices} are asked for, this machine has {count}"
+            f"params: compute.devices: {compute.devices} requested, but this machine has {count}"
         )
     return device
 
 
 def named_device(name: str, field: str) -> torch.device:
-    """The device `name`: "cuda", "mps", "cpu" or "auto", as `field` asks.
+    """Return the device `name`: "cuda", "mps", "cpu" or "auto"; messages name `field`.
 
     Raises:
-        InputError: this machine does not have it.
+        InputError: this machine does not have the device.
     """
     present = {
         "cuda": torch.cuda.is_available(),
@@ -40,10 +40,10 @@ def named_device(name: str, field: str) -> torch.device:
 
 
 def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type of the numbers that a network computes with where nothing is learnt.
+    """Return the number type for inference.
 
-    "auto" is bfloat16 where the device computes faster with it, on a CPU with AVX512-BF16 or AMX for example,
-    float16 on older GPUs, and float32 elsewhere. See docs/measured/speed.md for what it costs in mIoU.
+    "auto" is bfloat16 if the device computes faster with it (for example a CPU with AVX512-BF16 or AMX),
+    float16 on older GPUs, and float32 elsewhere. docs/measured/speed.md gives its cost in mIoU.
     """
     named = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
     if precision != "auto":
@@ -60,8 +60,8 @@ def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def together_on(device: torch.device) -> int:
-    """Return how many images of one size are given to a network at once, at most, where nothing is learnt.
+    """Return the maximum number of images of one size in a batch for inference.
 
-    A CPU is fastest with one image (and its mirror image), whose maps stay in its cache.
+    A CPU is fastest with one image (and its mirror image), because its maps stay in the cache.
     """
     return 1 if device.type == "cpu" else 8

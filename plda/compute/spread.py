@@ -1,9 +1,9 @@
-"""Work on one item after another, spread over processes; results in the items' order.
+"""Process items in several processes; the results keep the items' order.
 
-Each result depends on its item alone, so what comes out is the same with any number of processes. On a CPU
-two processes of one thread are faster than one of two (docs/measured/speed.md), so each thread becomes a
-process where there are enough images and `compute.devices` does not say how many. One process alone, as on a
-GPU, has `compute.workers` threads beside it, which read the next items meanwhile.
+Each result depends only on its item, so the number of processes does not change it. On a CPU, two processes
+with one thread are faster than one with two (docs/measured/speed.md). So there is one process per thread, if
+there are enough images and `compute.devices` does not set the number. A single process, as on a GPU, has
+`compute.workers` threads that read the next items in the background.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from plda.compute.device import find_device
 from plda.params import Compute
 from plda.processes import end_with_parent, ending, in_order
 
-SHARE = 24  # images that are worth a process, which takes as long to start
+SHARE = 24  # images that take as long as the start of a process
 
 T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
@@ -30,13 +30,13 @@ R = TypeVar("R")
 
 
 class Worker(Protocol[T_contra, R_co]):
-    """What is done with an item, in two steps, so that the next items are read while one is computed."""
+    """Processes an item in two steps, so that the next items are read during a computation."""
 
     def load(self, item: T_contra, /) -> Any:
-        """Read what the item needs; may be called in several threads."""
+        """Read the data of an item; may be called in several threads."""
 
     def __call__(self, loaded: Any, /) -> R_co:
-        """Return the result, of what `load` has returned."""
+        """Return the result for the data that `load` returned."""
 
 
 @contextmanager
@@ -46,17 +46,17 @@ def spread(
     images: int,
     made: Worker[T, R] | None = None,
 ) -> Iterator[Callable[[Iterable[T]], Iterator[R]]]:
-    """Give a map over items, which one or several processes do.
+    """Yield a map function over items that uses one or several processes.
 
     Args:
-        make: makes the worker of a process, given its device. A module's own class, or a partial of one:
+        make: creates the worker of a process, given its device. A module-level class, or a partial of one:
             processes import it by name.
-        compute: where it runs.
-        images: how many there are in all items.
-        made: the worker of this process, if there is one already, in case it does all by itself.
+        compute: device settings.
+        images: number of images in all items.
+        made: an existing worker of this process, used if there are no other processes.
 
     Raises:
-        InputError: a device that this machine does not have.
+        InputError: this machine does not have the device.
         Unfinished: a process was killed.
     """
     device = find_device(compute)
@@ -94,7 +94,7 @@ def _do(worker: Worker[T, R], item: T) -> R:
 
 
 class _Process:
-    """What a worker process knows."""
+    """The state of a worker process."""
 
     make: Callable[[torch.device], Worker[Any, Any]]
     device: torch.device
@@ -115,7 +115,7 @@ def _begin(
 
 
 def _call(item: Any) -> bytes:
-    """The result, pickled by hand: torch would send each tensor by a file descriptor of its own."""
-    if _Process.worker is None:  # not in _begin, so that an InputError comes out
+    """Return the result, pickled by hand: torch would use a file descriptor for each tensor."""
+    if _Process.worker is None:  # built here, not in _begin, so that an InputError reaches the caller
         _Process.worker = _Process.make(_Process.device)
     return pickle.dumps(_do(_Process.worker, item))

@@ -1,12 +1,12 @@
-"""Affinities of pairs of pixels by the boundary between them (Ahn et al., CVPR 2019; METHOD: Random walk).
+"""Affinities of pixel pairs from a boundary map (Ahn et al., CVPR 2019; docs/method.md, From maps to masks).
 
-With b(p) in [0, 1] how surely p lies on an object's boundary,
+With b(p) in [0, 1] the confidence that p lies on an object's boundary,
 
     a_pq = 1 - max of b over the pixels on the path from p to q,
 
-the path being the pixels of the rectangle spanned by p and q, both included, that are less than 1 away from
-the straight line. Each pair comes once, with all others of the same q - p: an offset (dy, dx), dy >= 0, and
-one image of affinities. So memory grows with the number of pixels, not with its square.
+where the path is the pixels of the rectangle spanned by p and q, both included, that are less than 1 away
+from the straight line. Each pair occurs once. All pairs with the same q - p are computed together: an offset
+(dy, dx), dy >= 0, and one image of affinities. So memory grows with the number of pixels, not its square.
 """
 
 import math
@@ -25,27 +25,27 @@ class Offset(NamedTuple):
     dx: int
 
     def first(self, x: Tensor) -> Tensor:
-        """`x` (..., h, w) at the p of every pair inside it: (..., h - dy, w - |dx|), a view."""
+        """Return `x` (..., h, w) at the p of every pair inside it: (..., h - dy, w - |dx|), a view."""
         return self.between(x, 0, 0)
 
     def second(self, x: Tensor) -> Tensor:
-        """The same at the q."""
+        """Return `x` at the q of every pair, like `first`."""
         return self.between(x, self.dy, self.dx)
 
     def between(self, x: Tensor, y: int, across: int) -> Tensor:
-        """The same at p + (y, across), a pixel of the rectangle spanned by p and q."""
+        """Return `x` at p + (y, across), a pixel of the rectangle spanned by p and q, like `first`."""
         height, width = x.shape[-2:]
         left = max(0, -self.dx) + across
         return x[..., y : y + height - self.dy, left : left + width - abs(self.dx)]
 
     def fits(self, x: Tensor) -> bool:
-        """Whether `x` (..., h, w) is large enough for any such pair."""
+        """Return whether `x` (..., h, w) is large enough for any such pair."""
         return x.shape[-2] > self.dy and x.shape[-1] > abs(self.dx)
 
 
 @cache
 def offsets(radius: float) -> tuple[Offset, ...]:
-    """All offsets shorter than `radius` pixels, one of each pair of opposite ones."""
+    """Return all offsets shorter than `radius` pixels, one of each pair of opposite ones."""
     reach = math.ceil(radius)
     return tuple(
         Offset(dy, dx)
@@ -57,7 +57,7 @@ def offsets(radius: float) -> tuple[Offset, ...]:
 
 @cache
 def path(offset: Offset) -> tuple[tuple[int, int], ...]:
-    """The pixels on the path from (0, 0) to `offset`, as (y, x)."""
+    """Return the pixels on the path from (0, 0) to `offset`, as (y, x)."""
     dy, dx = offset
     columns = range(min(0, dx), max(0, dx) + 1)
     length = dy * dy + dx * dx
@@ -65,11 +65,11 @@ def path(offset: Offset) -> tuple[tuple[int, int], ...]:
 
 
 def affinities(boundary: Tensor, radius: float) -> Iterator[tuple[Offset, Tensor]]:
-    """The affinity of every pair of pixels less than `radius` apart.
+    """Compute the affinity of every pair of pixels less than `radius` apart.
 
     Args:
         boundary: (..., h, w) float in [0, 1].
-        radius: in pixels of it.
+        radius: in pixels of `boundary`.
 
     Yields:
         An offset and (..., h - dy, w - |dx|) affinities in [0, 1], see `Offset.first`.
@@ -81,12 +81,12 @@ def affinities(boundary: Tensor, radius: float) -> Iterator[tuple[Offset, Tensor
 
 
 def affinities_of(boundary: Tensor, starts: Tensor, offset: Offset) -> Tensor:
-    """The affinities of some pairs, with a cheap gradient: of the first of the strongest pixels on each path.
+    """Compute affinities of some pairs; only the first maximum on each path gets a gradient (cheap).
 
     Args:
         boundary: (B, h, w) float in [0, 1].
-        starts: (P,) int64, the places of the p of the pairs in `boundary`, flattened; their q must be in it.
-        offset: q - p of all of them.
+        starts: (P,) int64, indices of each pair's p in the flattened `boundary`; each q must be inside it.
+        offset: q - p, the same for all pairs.
 
     Returns:
         (P,) in [0, 1].

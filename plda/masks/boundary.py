@@ -1,12 +1,14 @@
-"""How a boundary network learns: from pairs of confident pixels (Ahn et al., CVPR 2019; METHOD: Random walk).
+"""Training of a boundary network on pairs of confident pixels.
 
-Confident pixels have a class; two of them, less than a radius apart, should have affinity 1 (see
-`plda.masks.affinity`) if it is the same, else 0. With P+ the pairs inside one object class, P0 those inside
-background and P- those of different classes,
+Ahn et al., CVPR 2019; docs/method.md, From maps to masks.
+
+Confident pixels have a class. Two of them, less than a radius apart, should have affinity 1 (see
+`plda.masks.affinity`) if their classes are equal, else 0. With P+ the pairs inside one object class, P0 those
+inside background and P- those of different classes,
 
     L = 1/3 (mean over P+ of -log a  +  mean over P0 of -log a  +  mean over P- of -log(1 - a)).
 
-No boundary is ever shown: it is where affinities have to fall.
+No boundary labels are used: a boundary is where affinities must be low.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +27,7 @@ from plda.masks.seeds import seeds
 from plda.models.boundary import BoundaryNetwork
 from plda.shares import share
 
-EPSILON = 1e-5  # within the logarithms
+EPSILON = 1e-5  # added inside the logarithms
 
 
 def confident_masks(
@@ -36,14 +38,15 @@ def confident_masks(
     background: float,
     with_crf: Callable[[Iterable[Refined], float], Iterable[Refined]] | None = None,
 ) -> Iterator[tuple[Entry, Tensor]]:
-    """Each image's class ids where they are sure.
+    """Yield the class ids of each image's confident pixels.
 
     Args:
-        images: after the refinements before.
+        images: with the maps of all preceding refinements.
         classes: class names, background first.
-        foreground: what exceeds this background score is of its class.
-        background: what does not exceed this one, not greater, is background; between the two is VOID.
-        with_crf: what adds a CRF, run with either score, see `plda.masks.refinement`.
+        foreground: background score; a pixel whose map exceeds it has the map's class.
+        background: background score, at most `foreground`; a pixel whose maps do not exceed it is background.
+            Pixels between the two scores are VOID.
+        with_crf: function that adds a CRF, called once with each score, see `plda.masks.refinement`.
 
     Yields:
         An image, and (h, w) uint8 at the size of its raw maps.
@@ -62,12 +65,12 @@ def confident_masks(
 
 
 def pair_losses(boundary: Tensor, labels: Tensor, *, radius: float = 10) -> dict[str, Tensor]:
-    """The three means of L, by name; 0 for one without a pair.
+    """Return the three means of L by name; a mean without pairs is 0.
 
     Args:
         boundary: (B, h, w) float in [0, 1].
         labels: (B, h, w) integer class ids, VOID where not confident.
-        radius: pairs of pixels nearer than this count.
+        radius: only pairs of pixels nearer than this are used.
     """
     names = ("foreground", "background", "apart")
     totals = {name: boundary.new_zeros(()) for name in names}
@@ -94,10 +97,10 @@ def pair_losses(boundary: Tensor, labels: Tensor, *, radius: float = 10) -> dict
 
 
 class BoundaryLearner(nn.Module):
-    """A boundary network as it is trained: a batch in, losses out.
+    """The training module of a boundary network: takes a batch and returns losses.
 
     Attributes:
-        network: what is kept.
+        network: the network, which is saved after training.
     """
 
     def __init__(self, network: BoundaryNetwork, radius: float) -> None:
@@ -106,7 +109,7 @@ class BoundaryLearner(nn.Module):
         self._radius = radius
 
     def forward(self, batch: dict[str, Tensor], _progress: float) -> dict[str, Tensor]:
-        """`loss` and its parts. A batch has `image`, and confident `mask`, see `confident_masks`."""
+        """Return `loss` and its parts. A batch has `image` and `mask` (see `confident_masks`)."""
         boundary = self.network(batch["image"])[:, 0].sigmoid()
         # nearest: labels of stride 4 must not mix classes
         small = F.interpolate(batch["mask"][:, None].float(), boundary.shape[-2:], mode="nearest-exact")

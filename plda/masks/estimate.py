@@ -1,10 +1,10 @@
-"""How good a mask is likely to be, by the network's own probabilities: a number without a true mask.
+"""The expected quality of a mask, computed from the network's probabilities without a true mask.
 
-Were each pixel's class drawn from the probabilities, a class's expected overlap with the mask would be the
-sum of its probabilities over the pixels that the mask gives it. Expected IoU is the IoU of such sums. A
-network tends to be surer than it is right: the number puts images in order, but it is no score.
+If each pixel's class were drawn from the probabilities, a class's expected overlap with the mask would be the
+sum of its probabilities over the mask's pixels of this class. Expected IoU is the IoU of such sums. Networks
+tend to be overconfident: the number can rank images, but it is not a score.
 
-In a table, `estimates.csv`: columns image (as in index.csv) and expected_iou, percent.
+The table `estimates.csv` has the columns image (as in index.csv) and expected_iou, percent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ COLUMNS = ("image", "expected_iou")
 def expected_iou(probabilities: Tensor, mask: Tensor) -> Tensor:
     """Estimate the mean IoU of each mask with the unknown true one.
 
-    For each class c in a mask y, background too:
+    For each class c in a mask y, including background:
 
         sum of p_c where y = c / (number of pixels where y = c + sum of p_c where y != c)
 
@@ -44,7 +44,7 @@ def expected_iou(probabilities: Tensor, mask: Tensor) -> Tensor:
     if mask.shape != (batch, *size):
         raise ValueError(f"probabilities {tuple(probabilities.shape)} do not fit masks {tuple(mask.shape)}")
     hits, pixels = [], []
-    for c, share in enumerate(probabilities.unbind(dim=1)):  # one by one, as (B, C, H, W) more takes memory
+    for c, share in enumerate(probabilities.unbind(dim=1)):  # one class at a time, to save memory
         own = mask == c
         hits.append((share * own).sum(dim=(1, 2)))
         pixels.append(own.sum(dim=(1, 2)))
@@ -53,7 +53,7 @@ def expected_iou(probabilities: Tensor, mask: Tensor) -> Tensor:
 
 
 def expected_iou_of_sums(hits: Tensor, pixels: Tensor, total: Tensor) -> Tensor:
-    """`expected_iou` of what is summed already, as where an image is seen part by part.
+    """Compute `expected_iou` from sums, for example of an image that is processed in parts.
 
     Args:
         hits: (..., C), the sum of p_c where y = c.
@@ -63,13 +63,13 @@ def expected_iou_of_sums(hits: Tensor, pixels: Tensor, total: Tensor) -> Tensor:
     Returns:
         (...) in percent.
     """
-    iou = hits / (pixels + (total - hits).clamp(min=0))  # rounding may leave a little below 0
+    iou = hits / (pixels + (total - hits).clamp(min=0))  # rounding may give slightly less than 0
     present = pixels > 0
     return 100 * iou.where(present, 0).sum(dim=-1) / present.sum(dim=-1)
 
 
 def write_estimates(path: Path, estimates: Iterable[tuple[Entry, float]]) -> None:
-    """Write the table, atomically; by image the expected IoU in percent, with two decimals."""
+    """Write the table, atomically: each image's expected IoU in percent, with two decimals."""
     frame = pd.DataFrame([(entry.image, f"{value:.2f}") for entry, value in estimates], columns=[*COLUMNS])
     write_text(path, frame.to_csv(index=False))
 
@@ -78,16 +78,16 @@ def read_estimates(path: Path, entries: Iterable[Entry]) -> Mapping[str, float]:
     """Return the expected IoU of each entry by its key, in percent.
 
     Raises:
-        InputError: it is no such table, or an entry is missing in it.
+        InputError: the file is not such a table, or has no row for an entry.
     """
     try:
         frame = pd.read_csv(path, dtype={"image": str}, keep_default_na=False)
         known = {str(image): float(value) for image, value in frame[[*COLUMNS]].itertuples(index=False)}
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: is no table of {' and '.join(COLUMNS)}: {error}") from error
+        raise InputError(f"{path}: must be a table of {' and '.join(COLUMNS)}: {error}") from error
     found = {}
     for entry in entries:
         if entry.image not in known:
-            raise InputError(f"{path}: {entry.image} has a mask, but is missing here")
+            raise InputError(f"{path}: {entry.image}: has a mask, but no row in this table")
         found[entry.key] = known[entry.image]
     return found

@@ -1,4 +1,4 @@
-"""A folder of masks: one 8-bit palette PNG per image, which people can open."""
+"""A folder of masks: one 8-bit palette PNG per image, which image viewers can open."""
 
 from pathlib import Path
 
@@ -16,15 +16,15 @@ def write_mask(folder: Path, entry: Entry, ids: np.ndarray) -> None:
 
 
 def load_mask(folder: Path, entry: Entry) -> np.ndarray:
-    """(H, W) uint8 class ids, VOID where undecided."""
+    """Return (H, W) uint8 class ids, VOID where undecided."""
     return read_mask(mask_path(folder, entry).read_bytes())
 
 
 def mask_path(folder: Path, entry: Entry) -> Path:
-    """Where the mask of `entry` stands."""
+    """Return the path of the mask of `entry`."""
     return folder / mask_name(entry)
 
 
 def mask_name(entry: Entry) -> str:
-    """What the mask of `entry` is called."""
+    """Return the file name of the mask of `entry`."""
     return f"{entry.key}.png"

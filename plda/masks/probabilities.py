@@ -1,7 +1,7 @@
-"""What a segmentation network says of each pixel, refined by the colours beneath it.
+"""Class probabilities of a segmentation network, refined by the image's colours.
 
-A last feature map is coarse, one value for 16 x 16 pixels, and so are the outlines drawn from it. The
-refinements that make pseudo-masks of maps mend the probabilities as well (docs/measured/masks.md).
+The last feature map is coarse, one value for 16 x 16 pixels, and so are its outlines. The refinements that
+turn maps into pseudo-masks also improve the probabilities (docs/measured/masks.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ from plda.masks.regions import average, size_of_regions
 from plda.models.inference import multi_scale
 
 Chain = Mapping[Any, Mapping[str, Any]]
-"""The settings of each step, by its name, in order: of `pamr` and `regions`."""
+"""The settings of the steps `pamr` and `regions` by name, in order."""
 
 USUAL: Chain = {"pamr": {"iterations": 10}, "regions": {"scales": [50.0, 150.0, 400.0]}}
-"""As in params.yaml."""
+"""The values of params.yaml."""
 
 
 def probabilities(
@@ -36,15 +36,15 @@ def probabilities(
 def refined_probabilities(
     network: Callable[[Tensor, Sequence[int]], Tensor], images: Tensor, chain: Chain
 ) -> Tensor:
-    """Return a network's probabilities after each step of a chain.
+    """Return a network's probabilities after all steps of a chain.
 
     Args:
         network: (B, 3, H, W) uint8 RGB, and a size (h, w), to probabilities (B, C, h, w).
         images: (B, 3, H, W) uint8 RGB.
-        chain: of refinements, which work at half the images' side; none: what the network says, unchanged.
+        chain: refinements, which work at half the images' side; empty: the probabilities are not refined.
 
     Returns:
-        (B, C, H, W), summing to 1 over the classes.
+        (B, C, H, W), with sum 1 over the classes.
     """
     size = images.shape[-2:]
     if not chain:
@@ -58,5 +58,5 @@ def refined_probabilities(
             case "regions":
                 shares = average(images, shares, **settings)
             case _:
-                raise ValueError(f"{step}: is no refinement of probabilities")
+                raise ValueError(f"{step}: is not a refinement of probabilities")
     return resize(shares, size)

@@ -1,9 +1,8 @@
-"""A chain of refinements over a training set (METHOD: From maps to masks).
+"""A chain of refinements over a training set (docs/method.md, From maps to masks).
 
-PAMR and the random walk work on maps of a quarter of the image's side, several images of one size at a time;
-regions give maps of half its side.
-A dense CRF works at the image's own size, on the CPU, one image to a process, and weighs background itself;
-so it comes last, and is told the background score of the maps that it is given.
+PAMR and the random walk work on maps of a quarter of the image's side, on several images of one size at a
+time; regions give maps of half its side. A dense CRF works at the image's size, on the CPU, with one image
+per process. It has background as a label, so it is the last step and needs the background score of its input.
 """
 
 from collections import deque
@@ -28,25 +27,25 @@ from plda.masks.walk import random_walk
 from plda.models.inference import Inference, multi_scale
 from plda.processes import in_processes
 
-SAMPLE = 500  # images on which an automatic background score is chosen: enough for a stable histogram
-TOGETHER = 8  # images of one size, at most
-DECIDED = 0.5  # background score of a CRF's maps, which have weighed it
+SAMPLE = 500  # images for the automatic background score: enough for a stable histogram
+TOGETHER = 8  # maximum number of images of one size
+DECIDED = 0.5  # background score of a CRF's maps, which include background
 
 Step = Callable[[Tensor, Tensor], Tensor]
-"""(B, 3, H, W) uint8 RGB and the images' (B, K, h, w) maps in [0, 1], to such maps."""
+"""(B, 3, H, W) uint8 RGB and the images' (B, K, h, w) maps in [0, 1], to refined maps."""
 
 COLOURS: dict[str, Callable[..., Tensor]] = {"pamr": pamr}
-"""Those by colours alone: (B, 3, h, w) RGB and (B, K, h, w) maps, both in [0, 1], to such maps."""
+"""Refinements by colours alone: (B, 3, h, w) RGB and (B, K, h, w) maps in [0, 1], to refined maps."""
 
 
 class Refined(NamedTuple):
-    """One image's maps, as they are and after each step of a chain.
+    """One image's maps, before and after each step of a chain.
 
     Attributes:
         entry: the image.
         image: (3, H, W) uint8 RGB.
         raw: (K, h, w) in [0, 1], one for each tag.
-        maps: the same after each step, by its name, in order.
+        maps: maps (K, h, w) in [0, 1] after each step, by step name, in order.
     """
 
     entry: Entry
@@ -62,7 +61,7 @@ class Refined(NamedTuple):
 
 
 def colour_step(name: str, settings: Mapping[str, Any]) -> Step:
-    """The refinement `name` of COLOURS."""
+    """Return the refinement `name` of COLOURS as a step."""
 
     def step(images: Tensor, maps: Tensor) -> Tensor:
         return COLOURS[name](resize(images / 255, maps.shape[-2:]), maps, **settings)
@@ -71,7 +70,7 @@ def colour_step(name: str, settings: Mapping[str, Any]) -> Step:
 
 
 def walk_step(network: Inference, *, radius: float, beta: float, steps: int) -> Step:
-    """The random walk within the boundaries that `network` sees, see `plda.masks.walk`."""
+    """Return the random walk within the boundaries that `network` predicts, see `plda.masks.walk`."""
 
     def step(images: Tensor, maps: Tensor) -> Tensor:
         boundary = torch.stack([boundaries(network, image, maps.shape[-2:]) for image in images])
@@ -81,12 +80,12 @@ def walk_step(network: Inference, *, radius: float, beta: float, steps: int) -> 
 
 
 def boundaries(network: Inference, image: Tensor, size: Sequence[int]) -> Tensor:
-    """What a boundary network sees in a (3, H, W) uint8 image and its mirror image: (1, *size) in [0, 1]."""
+    """Predict boundaries of a (3, H, W) uint8 image, averaged with its mirror image: (1, *size) in [0, 1]."""
     return multi_scale(network, image[None], size, scales=[1.0], flip=True)[0].sigmoid()
 
 
 class Group(NamedTuple):
-    """Some images of one size and number of tags.
+    """Images with the same size and number of tags.
 
     Attributes:
         entries: the images.
@@ -100,7 +99,7 @@ class Group(NamedTuple):
 
 
 def groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """The entries as they are refined together."""
+    """Return the entries in groups that are refined together."""
     return by_size(entries, TOGETHER, tags=True)
 
 
@@ -113,7 +112,7 @@ def load_group(entries: Sequence[Entry], archive: Archive, cams: Cams) -> Group:
 
 @torch.no_grad()
 def refined(group: Group, steps: Mapping[str, Step], device: torch.device) -> list[Refined]:
-    """The maps of a group after each of `steps`."""
+    """Return the maps of a group after each of `steps`."""
     images, maps = group.images.to(device), group.maps.to(device)
     after = {}
     for name, step in steps.items():
@@ -128,13 +127,13 @@ def refined(group: Group, steps: Mapping[str, Step], device: torch.device) -> li
 def with_crf(
     images: Iterable[Refined], background: float, settings: Mapping[str, Any], processes: int
 ) -> Iterator[Refined]:
-    """The same, with a dense CRF as the last step; its maps are as large as the image, background at DECIDED.
+    """Add a dense CRF as the last step; its maps have the image's size and the background score DECIDED.
 
     Args:
-        images: after the steps before.
-        background: the score that background has against their last maps.
+        images: with the maps of all preceding steps.
+        background: background score of the last maps.
         settings: see `plda.masks.crf.mean_field`.
-        processes: how many work side by side.
+        processes: number of parallel processes.
     """
     waiting: deque[Refined] = deque()
 
@@ -158,20 +157,20 @@ def background_scores_of(
     names: Sequence[str],
     score: float | Literal["auto"],
 ) -> tuple[dict[str, float], str]:
-    """The score that background has against the raw maps and against those after each step.
+    """Return the background score of the raw maps and of the maps after each step.
 
     Args:
-        chain: gives the images of some entries, refined.
+        chain: refines the images of some entries.
         entries: the training set.
-        names: what the raw maps and those after each step are called.
-        score: given, or chosen for each by Otsu's threshold on evenly spread images with tags, with no pixel
-            labels.
+        names: names of the raw maps and of the maps after each step.
+        score: a fixed score; or "auto": for each, Otsu's threshold on evenly spread images with tags, without
+            pixel labels.
 
     Returns:
         The scores by name, and how they were chosen, in words.
 
     Raises:
-        InputError: one is to be chosen, but the raw maps are flat.
+        InputError: the score is "auto", but the raw maps are flat.
     """
     if score != "auto":
         return dict.fromkeys(names, score), "params"
@@ -183,8 +182,8 @@ def background_scores_of(
             histogram.add(maps)
     if next(iter(histograms.values())).flat:
         raise InputError(
-            f"background_score: auto: the maps of all {len(sample)} images looked at are flat: the "
-            "classifier responds to none of their tags; did its loss fall (train_cam/history.csv)?"
+            f"background_score: auto: the maps of all {len(sample)} sampled images are flat: the "
+            "classifier does not respond to their tags; check that its loss fell (train_cam/history.csv)"
         )
     scores = {name: histogram.otsu() for name, histogram in histograms.items()}
     return scores, f"Otsu's threshold on the maps of {len(sample)} images, no pixel labels"

@@ -1,4 +1,4 @@
-"""From maps to class ids: the argmax over [background score, maps] (METHOD: From maps to masks)."""
+"""From maps to class ids: the argmax over [background score, maps] (docs/method.md, From maps to masks)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,12 +13,12 @@ BINS = 256
 
 
 def seeds(maps: Tensor, ids: Sequence[int], background: float) -> Tensor:
-    """The class of each pixel.
+    """Return the class of each pixel.
 
     Args:
         maps: (K, h, w) in [0, 1], one map per class that is present.
         ids: the K class ids.
-        background: the score that background has everywhere.
+        background: background score of every pixel.
 
     Returns:
         (h, w) uint8 class ids.
@@ -31,13 +31,13 @@ def seeds(maps: Tensor, ids: Sequence[int], background: float) -> Tensor:
 def pseudo_mask(
     maps: Tensor, ids: Sequence[int], background: float, undecided: float, size: Sequence[int]
 ) -> Tensor:
-    """Seeds at the image's size, VOID where the strongest class and background are too close to call.
+    """Return seeds at the image's size, VOID where the strongest class is too close to background.
 
     Args:
         maps: (K, h, w) in [0, 1].
-        ids: the K class ids; [0] for an image of which it is known that all is background.
-        background: the score that background has everywhere.
-        undecided: a pixel is VOID where its strongest map is within this distance of `background`.
+        ids: the K class ids; [0] for an image that is known to be all background.
+        background: background score of every pixel.
+        undecided: a pixel is VOID if its strongest map is within this distance of `background`.
         size: (H, W) of the image.
 
     Returns:
@@ -52,28 +52,28 @@ def pseudo_mask(
 
 
 def full_size(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(K, h, w) maps at the image's `size` (H, W), bilinear."""
+    """Resize (K, h, w) maps to the image's `size` (H, W), bilinear."""
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
 class Strengths:
-    """A histogram, over many images, of each pixel's strongest map: what is known without any pixel label."""
+    """A histogram of each pixel's strongest map, over many images; it needs no pixel labels."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(BINS, np.float64)
 
     def add(self, maps: Tensor) -> None:
-        """Count one image's (K, h, w) maps in [0, 1]; every image weighs the same."""
+        """Count one image's (K, h, w) maps in [0, 1]; every image has the same weight."""
         counts = torch.histc(maps.amax(dim=0).cpu(), bins=BINS, min=0, max=1).double()
         self.counts += (counts / counts.sum()).numpy()
 
     @property
     def flat(self) -> bool:
-        """Whether all strengths are alike, as where a network responds to nothing."""
+        """Whether all strengths are equal, as for a network that responds to nothing."""
         return bool(np.count_nonzero(self.counts) < 2)
 
     def otsu(self) -> float:
-        """The threshold that best splits the strengths into two groups (Otsu, 1979); above flat ones."""
+        """Return the threshold that best splits the strengths in two (Otsu, 1979); above flat strengths."""
         if self.flat:
             return float((self.counts.argmax() + 1) / BINS)
         levels = (np.arange(BINS) + 0.5) / BINS
@@ -87,7 +87,7 @@ class Strengths:
 
 
 def strengths(every: Iterable[Tensor]) -> Strengths:
-    """The histogram of all maps of a set."""
+    """Return the histogram of all maps of a set."""
     histogram = Strengths()
     for maps in every:
         histogram.add(maps)

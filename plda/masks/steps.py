@@ -1,4 +1,4 @@
-"""What the steps of a refinement are called where people read of them."""
+"""Display names of the refinement steps."""
 
 STEPS = {
     "pamr": "PAMR",

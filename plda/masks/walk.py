@@ -1,20 +1,22 @@
-"""Maps spread by a random walk that seldom crosses a boundary (Ahn et al., CVPR 2019; METHOD: Random walk).
+"""A random walk that spreads maps but rarely crosses a boundary.
+
+Ahn et al., CVPR 2019; docs/method.md, From maps to masks.
 
 With the affinities a_pq of `plda.masks.affinity` for pairs within a radius, b the boundary and x the maps,
 
     A = a^beta plus the identity,    T = A with each column divided by its sum,    x_n = (x (1 - b)) T^n.
 
 The published code builds T dense, N x N for N pixels, and squares it 8 times for n = 256. Here T is never
-built: x T is a sum over offsets of shifted images. Nor is it applied n times: T is similar to a symmetric
-matrix, its eigenvalues are in [-1, 1], and there a power is a short sum of Chebyshev polynomials T_k,
+built: x T is a sum over offsets of shifted images. T is also not applied n times. It is similar to a
+symmetric matrix, its eigenvalues are in [-1, 1], and there a power is a sum of few Chebyshev polynomials T_k,
 
     t^n = sum_k c_k T_k(t),   c_k = 2^(1-n) binomial(n, (n-k)/2) for even n - k, half of that for k = 0,
 
-as the c_k fall like a bell curve of width sqrt(n): of 256 those beyond the 78th add up to less than 1e-6
-(Sachdeva and Vishnoi, Faster Algorithms via Approximation Theory, 2014, section 3). Each takes one more
-product, by T_{k+1}(t) = 2 t T_k(t) - T_{k-1}(t).
+because the c_k decrease like a bell curve of width sqrt(n): for n = 256, those beyond the 78th have a sum
+below 1e-6 (Sachdeva and Vishnoi, Faster Algorithms via Approximation Theory, 2014, section 3). Each T_k needs
+one more product with T: T_{k+1}(t) = 2 t T_k(t) - T_{k-1}(t).
 
-At 94 x 125 pixels the same sum with a sparse matrix takes 2.4 times as long and 20 times the memory, and
+At 94 x 125 pixels, the same sum with a sparse matrix takes 2.4 times as long and 20 times the memory, and
 256 products with it 5 times as long; the dense form, at 62 x 84, 450 times (benchmarks/random_walk.py).
 """
 
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from plda.masks.affinity import affinities
 
-NEGLIGIBLE = 1e-6  # total of the coefficients that are left out; float32 rounds more than that away
+NEGLIGIBLE = 1e-6  # maximum sum of the omitted coefficients; below float32 rounding
 
 
 def random_walk(
@@ -34,14 +36,14 @@ def random_walk(
     """Spread maps within boundaries.
 
     Args:
-        maps: (B, K, h, w) float scores, at least 0; only the classes that are present need be there.
+        maps: (B, K, h, w) float scores, at least 0; only the classes that are present are needed.
         boundary: (B, 1, h, w) in [0, 1], float.
-        radius: pairs of pixels nearer than this are neighbours.
-        beta: exponent of their affinities.
-        steps: n, how many steps the walk has.
+        radius: pixels nearer to each other than this are neighbours.
+        beta: exponent of the affinities.
+        steps: n, the number of steps of the walk.
 
     Returns:
-        (B, K, h, w), at least 0 but for rounding, at most the maximum of `maps`; no argument is changed.
+        (B, K, h, w), at least 0 except for rounding, at most the maximum of `maps`; arguments unchanged.
     """
     walk = _Walk(boundary, radius, beta)
     start = maps * (1 - boundary)
@@ -56,7 +58,7 @@ def random_walk(
 
 
 def chebyshev(power: int) -> list[float]:
-    """The c_k of t^power, up to where the rest adds up to less than NEGLIGIBLE; `power` at least 1."""
+    """Return the c_k of t^power, without a tail whose sum is below NEGLIGIBLE; `power` at least 1."""
     coefficients = [0.0] * (power + 1)
     for k in range(power % 2, power + 1, 2):
         chosen = math.lgamma(power + 1) - math.lgamma((power - k) / 2 + 1) - math.lgamma((power + k) / 2 + 1)
@@ -79,10 +81,10 @@ class _Walk:
         self._share = 1 / (1 + neighbours)
 
     def step(self, x: Tensor) -> Tensor:
-        """x T: each pixel becomes the weighted mean of itself and its neighbours."""
+        """Return x T: each pixel becomes the weighted mean of itself and its neighbours."""
         total = torch.zeros_like(x)
         for offset, weight in self._weights:
             offset.first(total).addcmul_(weight, offset.second(x))
             offset.second(total).addcmul_(weight, offset.first(x))
-        # itself last: many small weights added to 1 would be rounded away one by one
+        # x last: small weights added one by one to 1 would be rounded away
         return total.add_(x).mul_(self._share)

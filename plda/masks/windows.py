@@ -1,6 +1,6 @@
-"""Large images: probabilities from overlapping windows that blend into each other, and enlarged in strips.
+"""Large images: probabilities from overlapping windows that are blended, and enlargement in strips.
 
-Neither ever holds an image's probabilities at full size: of 21 classes and 6000 x 4000 pixels they are 2 GB.
+Neither function holds an image's probabilities at full size: for 21 classes and 6000 x 4000 pixels, 2 GB.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-OVERLAP = 0.25  # of a window's side, at least, that it shares with the next
-STRIP = 2**24  # numbers in a strip of `enlarged`, at most, but for a strip of one row
+OVERLAP = 0.25  # minimum fraction of a window's side that it shares with the next
+STRIP = 2**24  # maximum number of values in a strip of `enlarged`, except a strip of one row
 
 
 def in_windows(look: Callable[[Tensor], Tensor], image: Tensor, window: int) -> Iterator[Tensor]:
-    """What a network says of an image that it sees through windows.
+    """Run a network on an image in windows, and blend the results.
 
-    Windows are spaced evenly. Where they overlap, each weighs less towards its edge, because there it knows
-    only one side of what is around; the weights of a pixel sum to 1.
+    Windows are evenly spaced. Where they overlap, the weight of each falls towards its edge, because the
+    network has no context beyond the edge; the weights of a pixel have sum 1.
 
     Args:
-        look: (3, h, w) to (C, h, w).
+        look: the network, (3, h, w) to (C, h, w).
         image: (3, H, W).
-        window: the most rows and columns that are looked at together.
+        window: maximum number of rows and columns of a window.
 
     Returns:
-        Bands (C, rows, W) from top to bottom, H rows together.
+        Bands (C, rows, W) from top to bottom, H rows in total.
     """
     tops, row_weights = _spread(image.shape[1], window)
     lefts, column_weights = _spread(image.shape[2], window)
-    held: Tensor | None = None  # the rows that the next windows add to
+    held: Tensor | None = None  # rows that the next windows add to
     for i, (top, down) in enumerate(zip(tops, row_weights, strict=True)):
         total: Tensor | None = None
         for left, across in zip(lefts, column_weights, strict=True):
@@ -43,11 +43,11 @@ def in_windows(look: Callable[[Tensor], Tensor], image: Tensor, window: int) -> 
             total[:, : held.shape[1]] += held
         done = tops[i + 1] - top if i + 1 < len(tops) else len(down)
         yield total[:, :done]
-        held = total[:, done:].clone()  # a view would keep the rows that are done
+        held = total[:, done:].clone()  # a view would keep the finished rows in memory
 
 
 def _spread(length: int, window: int) -> tuple[list[int], list[Tensor]]:
-    """Where windows begin along a side of `length` pixels, and each one's (w,) weights."""
+    """Return where windows begin along a side of `length` pixels, and each window's (w,) weights."""
     side = min(window, length)
     step = max(1, side - round(OVERLAP * side))
     count = 1 + -(-(length - side) // step)
@@ -61,15 +61,15 @@ def _spread(length: int, window: int) -> tuple[list[int], list[Tensor]]:
 
 
 def enlarged(maps: Tensor, height: int, width: int) -> Iterator[Tensor]:
-    """`F.interpolate` (bilinear, corners not aligned), strip by strip.
+    """Compute `F.interpolate` (bilinear, corners not aligned) strip by strip.
 
     Args:
         maps: (C, h, w).
-        height: rows of what comes out.
-        width: its columns.
+        height: rows of the result.
+        width: columns of the result.
 
     Returns:
-        Strips (C, rows, width) from top to bottom, `height` rows together.
+        Strips (C, rows, width) from top to bottom, `height` rows in total.
     """
     classes, last = len(maps), maps.shape[1] - 1
     place = (torch.arange(height, device=maps.device) + 0.5) * maps.shape[1] / height - 0.5

@@ -1,4 +1,4 @@
-"""The baselines by name, and how one is trained on image tags."""
+"""The baselines by name, and the training of a baseline on image tags."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ KINDS: dict[str, Callable[[Backbone, int], Baseline]] = {
 
 
 def build_baseline(name: str, backbone: Backbone, classes: int) -> Baseline:
-    """The baseline `name`, see KINDS, for so many classes without background."""
+    """Build the baseline `name`, see KINDS, for `classes` classes without background."""
     return KINDS[name](backbone, classes)
 
 
@@ -28,10 +28,10 @@ CAM = Kind("cam", lambda backbone, a: build_baseline(a.head, backbone, len(a.cla
 
 
 class TagLearner(nn.Module):
-    """A baseline as it is trained: a batch in, losses out.
+    """The training module of a baseline: takes a batch and returns losses.
 
     Attributes:
-        network: the baseline, which is what is kept.
+        network: the baseline, which is saved after training.
     """
 
     def __init__(self, network: Baseline) -> None:
@@ -39,7 +39,7 @@ class TagLearner(nn.Module):
         self.network = network
 
     def forward(self, batch: dict[str, Tensor], _progress: float) -> dict[str, Tensor]:
-        """`loss`, and its parts where there are several. A batch has `image` and `tags`."""
+        """Return `loss`, and its parts if there are several. A batch has `image` and `tags`."""
         _, parts = self.network.losses(batch["image"], batch["tags"])
         loss = torch.stack(list(parts.values())).sum()
         return {"loss": loss, **(parts if len(parts) > 1 else {})}

@@ -1,7 +1,7 @@
-"""The boundary network: where objects end, from the features of a backbone that does not learn with it.
+"""The boundary network: predicts where objects end, from the features of a frozen backbone.
 
-As the edge branch of IRNet (Ahn et al., CVPR 2019): each stage's features are narrowed to 32 channels,
-brought to stride 4 and put together, and a last convolution tells the boundary from all of them.
+As in the edge branch of IRNet (Ahn et al., CVPR 2019): the features of each stage are reduced to 32 channels,
+resized to stride 4 and concatenated; a last convolution predicts the boundary.
 """
 
 import torch
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from plda.models.backbones import Backbone, Network
 from plda.models.saved import Kind
 
-CHANNELS = 32  # of each stage's share
+CHANNELS = 32  # for each stage
 GROUPS = 4
 STRIDE = 4
 
 
 class BoundaryNetwork(Network):
-    """Backbone, whose weights stay as they are, and boundary head."""
+    """A frozen backbone with a boundary head."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class BoundaryNetwork(Network):
         self.head = nn.Conv2d(CHANNELS * len(self.narrow), 1, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] to the boundary's logits, (B, 1, h, w) float32 at stride 4."""
+        """Compute boundary logits (B, 1, h, w), float32 at stride 4, for (B, 3, H, W) RGB in [0, 1]."""
         with torch.no_grad():
             features = self.backbone(image)
         size = features["stage1"].shape[-2:]
@@ -48,7 +48,7 @@ class BoundaryNetwork(Network):
         return logits
 
     def train(self, mode: bool = True) -> "BoundaryNetwork":
-        """As for any module, but the backbone stays in evaluation mode: no dropout in what the head sees."""
+        """Set the mode as `nn.Module.train` does; the backbone stays in evaluation mode, without dropout."""
         super().train(mode)
         self.backbone.eval()
         return self

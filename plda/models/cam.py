@@ -1,7 +1,7 @@
-"""The baseline `cam`: a classifier whose class scores are a map (Zhou et al., CVPR 2016; METHOD: Baselines).
+"""The baseline `cam`: a classifier with a score map (Zhou et al., CVPR 2016; docs/method.md, Baselines).
 
-Tag logits are the global average of the score map of a bias-free 1x1 convolution; the loss is multilabel soft
-margin; the class activation map is relu(scores), for the classes that are tagged.
+A 1x1 convolution without bias computes the score map; its global average gives the tag logits. The loss is
+multilabel soft margin. The class activation maps are relu(scores) of the tagged classes.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ EPSILON = 1e-5
 
 
 class CamOutput(NamedTuple):
-    """What the network says of a batch.
+    """The network's output for a batch.
 
     Attributes:
         features: the backbone's maps by stage name, (B, D, h, w) each.
@@ -31,7 +31,7 @@ class CamOutput(NamedTuple):
 
 
 class CamNetwork(Network):
-    """Backbone and class head."""
+    """A backbone with a class head."""
 
     def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__()
@@ -40,24 +40,27 @@ class CamNetwork(Network):
         nn.init.normal_(self.head.weight, std=0.01)
 
     def forward(self, image: Tensor) -> CamOutput:
-        """What it says of (B, 3, H, W) RGB in [0, 1]."""
+        """Run the network on (B, 3, H, W) RGB in [0, 1]."""
         features = self.backbone(image)
         scores = self.head(features["stage4"]).float()  # mixed precision is too coarse for thresholds
         return CamOutput(features, scores, scores.relu(), scores.mean(dim=(2, 3)))
 
     def losses(self, image: Tensor, tags: Tensor) -> tuple[CamOutput, dict[str, Tensor]]:
-        """What it says of a batch, and the scalars whose sum is minimised; tags are (B, C) float 0 or 1."""
+        """Return the output for a batch, and the loss terms to sum; tags are (B, C) float 0 or 1."""
         output: CamOutput = self(image)
         return output, {"tags": tag_loss(output, tags)}
 
 
 def tag_loss(output: CamOutput, tags: Tensor) -> Tensor:
-    """Multilabel soft margin of the tag logits against `tags`, (B, C) float 0 or 1; a scalar."""
+    """Return the multilabel soft margin loss of the tag logits, a scalar; tags are (B, C) float 0 or 1."""
     return F.multilabel_soft_margin_loss(output.logits, tags)
 
 
 def stretch(maps: Tensor) -> Tensor:
-    """Each (B, K, h, w) map's range above 0, less 1e-5 at its lower end, becomes [0, 1]; a flat map is 0."""
+    """Scale each (B, K, h, w) map to [0, 1]; a flat map becomes 0.
+
+    With m = relu(map) and e = 1e-5: relu(m - min - e) / (max - min + e).
+    """
     maps = maps.relu()
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     return (maps - low - EPSILON).relu() / (high - low + EPSILON)

@@ -1,7 +1,7 @@
-"""A file of published weights from the Hugging Face hub, where timm keeps them.
+"""Download published weights from the Hugging Face hub, where timm stores them.
 
 huggingface_hub does the work, with its cache and its variables: HF_HOME, HF_ENDPOINT for a mirror,
-HF_HUB_OFFLINE, HF_TOKEN. What it does not do is compare a file with the checksum that its server names.
+HF_HUB_OFFLINE, HF_TOKEN. It does not compare a file with the server's checksum; this module does.
 """
 
 import re
@@ -24,13 +24,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # which its types do not say
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # missing in its types
 
 from plda.errors import InputError
 from plda.files import sha256
 
-NAMES = ("model.safetensors", "pytorch_model.bin")  # of timm's weights, the safe one first
-FAILURES = (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError)  # of huggingface_hub
+NAMES = ("model.safetensors", "pytorch_model.bin")  # of timm's weight files, the safe format first
+FAILURES = (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError)  # errors of huggingface_hub
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class HubFile:
     """A file in the cache.
 
     Attributes:
-        path: where it lies.
-        repository: that it is of.
-        revision: the commit.
-        name: in the repository.
+        path: path in the cache.
+        repository: name of its repository on the hub.
+        revision: commit of the repository.
+        name: name in the repository.
     """
 
     path: Path
@@ -51,14 +51,14 @@ class HubFile:
 
 
 def fetch_from_hub(config: Any, field: str) -> HubFile:
-    """Return the file of a network's published weights, downloaded unless the cache has it.
+    """Return the file of a network's published weights; download it if the cache does not have it.
 
     Args:
-        config: timm's, of a network with weights on the hub.
-        field: where the network stands in the params, for messages.
+        config: timm's configuration of a network with weights on the hub.
+        field: the field of the params that names the network, for messages.
 
     Raises:
-        InputError: it cannot be had, or is not what the server says that it is.
+        InputError: the file is not available, or its checksum differs from the server's.
     """
     repository, names, revision = _place(config)
     for name in sorted(names, key=lambda name: not _is_cached(repository, name, revision)):
@@ -70,7 +70,7 @@ def fetch_from_hub(config: Any, field: str) -> HubFile:
             continue
         except FAILURES as error:
             raise InputError(_said(field, repository, _reason(error))) from error
-    raise InputError(_said(field, repository, f"it holds no {' or '.join(names)}"))
+    raise InputError(_said(field, repository, f"the repository has no {' or '.join(names)}"))
 
 
 def is_cached(config: Any) -> bool:
@@ -82,7 +82,7 @@ def is_cached(config: Any) -> bool:
 
 
 def _place(config: Any) -> tuple[str, tuple[str, ...], str | None]:
-    """Return the repository of a network's weights, the names that the file may have, and the revision."""
+    """Return the repository of a network's weights, the possible file names, and the revision."""
     repository, _, revision = config.hf_hub_id.partition("@")
     return repository, (config.hf_hub_filename,) if config.hf_hub_filename else NAMES, revision or None
 
@@ -92,10 +92,10 @@ def _is_cached(repository: str, name: str, revision: str | None) -> bool:
 
 
 def _fetched(repository: str, name: str, revision: str | None) -> Path:
-    """Return where the cache has a file, downloaded unless it is there.
+    """Return the path of a file in the cache; download the file if it is missing.
 
-    What is not there is asked for once more beforehand: hf_hub_download alone waits more than six minutes for
-    a server that does not answer, and calls all that a server may say against it a bad connection.
+    Before a download, this function requests the file's metadata: hf_hub_download alone waits more than six
+    minutes for a server that does not answer, and reports every error of a server as a bad connection.
     """
     if not _is_cached(repository, name, revision):
         url = hf_hub_url(repository, name, revision=revision)
@@ -107,12 +107,12 @@ def _fetched(repository: str, name: str, revision: str | None) -> Path:
 def _check(path: Path) -> None:
     """Compare the SHA-256 of a cached file with the one that the server gave.
 
-    The cache has the content of a large file under that name, and a link to it, `path`. The content may be a
-    link itself, to what repositories share, where it has another name. Where there are no links, there is
-    nothing to compare with.
+    The cache stores the content of a large file under its SHA-256, and a link to it, `path`. The content may
+    be a link to a file with another name that several repositories share. Without links, there is no checksum
+    to compare with.
 
     Raises:
-        ValueError: it is another one.
+        ValueError: the checksums differ.
     """
     content = path.parent / path.readlink() if path.is_symlink() else path
     if not re.fullmatch("[0-9a-f]{64}", content.name) or content.name == (digest := sha256(path)):
@@ -122,24 +122,24 @@ def _check(path: Path) -> None:
         for file in (path.resolve(), content, path):
             file.unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(f"{reason}: it is damaged, delete {path.resolve()}") from error
-    raise ValueError(f"{reason}: it was damaged and is deleted, run again")
+        raise ValueError(f"{reason}: the file is damaged; delete {path.resolve()}") from error
+    raise ValueError(f"{reason}: the file was damaged and is deleted; run again")
 
 
 def _reason(error: Exception) -> str:
-    """Return in one line why a file cannot be had."""
+    """Return in one line why a file cannot be downloaded."""
     if isinstance(error, GatedRepoError):
         return "its owners ask you to accept their terms: do so on its page, and set HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError):
-        return f"{constants.ENDPOINT} has no such repository, or shows it only to users it knows (HF_TOKEN)"
+        return f"{constants.ENDPOINT} has no such repository, or shows it only to authorised users (HF_TOKEN)"
     if isinstance(error, RevisionNotFoundError):
-        return f"{constants.ENDPOINT} has no such revision of it"
+        return f"{constants.ENDPOINT} has no such revision of the repository"
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, and the cache does not have it: download it once without"
+        return "HF_HUB_OFFLINE is set, and the cache does not have the file: run once without HF_HUB_OFFLINE"
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
         url = error.request.url
         server = f"{url.scheme}://{url.netloc.decode()}"
-        return f"{server} cannot be reached, and the cache does not have it ({_first_line(error)})"
+        return f"{server} cannot be reached, and the cache does not have the file ({_first_line(error)})"
     if isinstance(error, LocalEntryNotFoundError):
         return _first_line(error.__cause__ or error)
     return _first_line(error)
@@ -148,7 +148,7 @@ def _reason(error: Exception) -> str:
 def _said(field: str, repository: str, reason: str) -> str:
     return (
         f"params: {field}.weights: pretrained: {repository} cannot be downloaded: {reason}. "
-        "Or give the path of a file of the weights here"
+        "Or set this field to the path of a weights file"
     )
 
 

@@ -1,4 +1,4 @@
-"""Trained networks where nothing is learnt: batch norm folded, a fast precision, several scales."""
+"""Inference with trained networks: folded batch norm, reduced precision, several scales."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from plda.models.lean import ActiveBatchNorm2d, Conv2d, FrozenBatchNorm2d, norms
 
 
 class Inference:
-    """A network that is ready to be called; it becomes another one, so keep no other use of it.
+    """A network that is prepared for inference; this changes the given network, so do not use that elsewhere.
 
     Args:
         network: as loaded, on the CPU.
         device: where it runs.
-        dtype: of the numbers that it computes with. Below float32, the weights of its backbone are kept in
-            this type, and heads run as autocast decides; what comes out of them is float32 all the same.
-            Stage 1 computes in float32: two thirds of the error would be its (docs/measured/speed.md).
+        dtype: number type of the computations. Below float32, the backbone's weights are stored in this type,
+            the heads run under autocast, and their output is still float32. Stage 1 computes in float32,
+            because it would cause two thirds of the error (docs/measured/speed.md).
     """
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
@@ -33,14 +33,14 @@ class Inference:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Any:
-        """Return what the network says of (B, 3, H, W) RGB in [0, 1] on its device."""
+        """Run the network on (B, 3, H, W) RGB in [0, 1] on its device."""
         mixed = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype if mixed else None, enabled=mixed):
             return self._network(images.contiguous(memory_format=self._layout))
 
 
 class _Float32(nn.Module):
-    """A module that computes in float32 in mixed precision, too."""
+    """A module that computes in float32, also under mixed precision."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Float32(nn.Module):
 
 
 def _lower(backbone: Backbone, dtype: torch.dtype) -> None:
-    """Keep a backbone's weights in `dtype`, but those that stage 1 is made with."""
+    """Convert a backbone's weights to `dtype`, except those of the layers up to stage 1."""
     first = _before_stage1(backbone)
     for name, module in list(backbone.named_modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -63,7 +63,7 @@ def _lower(backbone: Backbone, dtype: torch.dtype) -> None:
 
 
 def _before_stage1(backbone: Backbone) -> set[nn.Module]:
-    """Return the modules that have run when the first map is there; none if it is no module's output."""
+    """Return the modules that run up to the first map; none if no module outputs this map."""
     ran: list[tuple[nn.Module, Any]] = []
     hooks = [m.register_forward_hook(lambda m, _, out: ran.append((m, out))) for m in backbone.modules()]
     first = backbone.probe()[STAGES[0]]
@@ -75,12 +75,12 @@ def _before_stage1(backbone: Backbone) -> set[nn.Module]:
 
 @torch.no_grad()
 def fold_batch_norm(network: nn.Module) -> None:
-    """Put each batch norm that follows a convolution into its weights, in place; equal up to rounding.
+    """Fold each batch norm that follows a convolution into its weights, in place; equal up to rounding.
 
     Args:
         network: in evaluation mode, on the CPU; takes (B, 3, H, W).
     """
-    for module in network.modules():  # what `make_lean` has merged, apart again
+    for module in network.modules():  # undo the merges of `make_lean`
         if isinstance(module, Conv2d):
             module.norms = ()
         elif isinstance(module, FrozenBatchNorm2d):
@@ -101,14 +101,14 @@ def multi_scale(
     scales: Sequence[float],
     flip: bool,
 ) -> Tensor:
-    """Average what a network says of images at several sizes, mirrored too.
+    """Average a network's maps over several image sizes, and over mirrored images if wanted.
 
     Args:
         network: (B, 3, H, W) RGB in [0, 1] to maps (B, C, h, w).
         images: (B, 3, H, W) uint8 RGB.
-        size: (h, w) of what comes out.
+        size: (h, w) of the result.
         scales: factors of the images' size.
-        flip: whether the mirrored images are averaged in.
+        flip: whether to average over the mirrored images too.
 
     Returns:
         (B, C, h, w) float32, the mean over scales and mirror images of the maps resized to `size`.

@@ -1,14 +1,14 @@
-"""Layers that do less and keep less for the backward pass than torch's own; the same numbers up to rounding.
+"""Layers that compute and store less for the backward pass than torch's; equal up to rounding.
 
-- Frozen batch norm scales and shifts each channel. Behind a convolution, that is a convolution of other
-  weights: one pass over the map in place of two.
-- Depthwise convolutions compute in float32 in mixed precision, too: their backward pass in bfloat16 takes
-  oneDNN three times as long. On a CPU only.
-- torch keeps the input of batch norm even where nothing needs its values, and a copy of the input of ReLU6
-  beside its output, which is enough. On a CPU only: nobody has tried it on a GPU.
+- Frozen batch norm scales and shifts each channel. After a convolution, it is merged into the convolution's
+  weights: one pass over the map instead of two.
+- Depthwise convolutions compute in float32, also under mixed precision: their backward pass in oneDNN takes
+  three times as long in bfloat16. On a CPU only.
+- torch stores the input of batch norm even if its values are not needed, and the input of ReLU6 besides its
+  output, which is enough. These layers store neither. On a CPU only: not tested on a GPU.
 
-A layer becomes lean by another class; its state and its name stay. timm's layers are known as well as
-torch's: convolutions that pad as TensorFlow does, and batch norm with the activation behind it.
+A layer becomes lean by a change of its class; its state and its name do not change. timm's layers are
+supported as well as torch's: convolutions with TensorFlow's padding, and batch norm with an activation.
 """
 
 from collections import Counter
@@ -33,8 +33,8 @@ def make_lean(network: nn.Module, run: Callable[[], object], frozen: bool) -> No
 
     Args:
         network: in evaluation mode.
-        run: has the network look at some image.
-        frozen: whether batch norm is; else it is left alone.
+        run: runs the network on any image.
+        frozen: whether batch norm is frozen; if not, it is not changed.
     """
     for module in network.modules():
         lean = LEAN.get(type(module)) or (LEAN_FROZEN.get(type(module)) if frozen else None)
@@ -53,20 +53,20 @@ def make_lean(network: nn.Module, run: Callable[[], object], frozen: bool) -> No
 def norms_behind_convolutions(
     network: nn.Module, run: Callable[[], object]
 ) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Return each batch norm whose input is what a convolution has made, for it alone, with that convolution.
+    """Return each convolution with its batch norm, if only this norm uses the convolution's output.
 
     Args:
         network: in evaluation mode.
-        run: has the network look at some image.
+        run: runs the network on any image.
     """
-    made: dict[int, tuple[Any, Tensor]] = {}  # an output is kept, so that no other one gets its id
+    made: dict[int, tuple[Any, Tensor]] = {}  # keeps the outputs, so that their ids are not reused
     found: list[tuple[Any, Any, int]] = []
     uses = _Uses()
 
     def note(convolution: nn.Module, _: Any, output: Tensor) -> None:
         assert isinstance(convolution, nn.Conv2d)
         made[id(output)] = convolution, output
-        uses.count[id(output)] = 0  # another tensor may have had the id
+        uses.count[id(output)] = 0  # an earlier tensor may have had this id
 
     def match(norm: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
@@ -88,7 +88,7 @@ def norms_behind_convolutions(
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts, within, how many operations each tensor is an argument of, by its id."""
+    """Counts, in its context, how many operations each tensor is an argument of, by its id."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -105,19 +105,19 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
     """Batch norm in evaluation mode whose scale and shift are not trained.
 
     Attributes:
-        done: whether the convolution before it has scaled and shifted already.
+        done: whether the convolution before it has already scaled and shifted.
     """
 
     done = False
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return what it multiplies each channel by, and what it then adds."""
+        """Return the factor and the offset of each channel."""
         assert self.running_var is not None and self.running_mean is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same size."""
+        """Normalise (B, C, H, W); the size stays the same."""
         if self.done:
             return x
         if not is_lean(x):
@@ -128,24 +128,24 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 class FrozenActiveBatchNorm2d(FrozenBatchNorm2d, ActiveBatchNorm2d):  # type: ignore[misc]
-    """The same, with timm's activation behind it."""
+    """`FrozenBatchNorm2d` followed by timm's activation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same size."""
+        """Normalise (B, C, H, W) and apply the activation; the size stays the same."""
         return self.act(self.drop(FrozenBatchNorm2d.forward(self, x)))  # type: ignore[no-any-return,operator]
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution, with the frozen batch norm behind it, if there is one.
+    """A convolution, merged with the frozen batch norm after it, if any.
 
     Attributes:
-        norms: that batch norm, or none; a tuple, so that it is no submodule of this one.
+        norms: that batch norm, or none; in a tuple, so that it is not a submodule.
     """
 
     norms: tuple[FrozenBatchNorm2d, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, D, h, w)."""
+        """Convolve (B, C, H, W) to (B, D, h, w)."""
         weight, bias = self.weight, self.bias
         for norm in self.norms:
             scale, bias = norm.scale_and_shift()
@@ -158,11 +158,11 @@ class Conv2d(nn.Conv2d):
 
 
 class SameConv2d(Conv2d, timm.layers.Conv2dSame):  # type: ignore[misc]
-    """The same, padded as TensorFlow does, without timm's branches, over which ONNX's exporter takes long."""
+    """`Conv2d` with TensorFlow's padding, but without timm's branches, which slow down ONNX export."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         pads = []
-        for dimension in (1, 0):  # of the last side first, as F.pad has it
+        for dimension in (1, 0):  # last dimension first, as in F.pad
             reach = self.dilation[dimension] * (self.kernel_size[dimension] - 1) + 1
             stride = self.stride[dimension]
             pad = reach - 1 - (x.shape[2 + dimension] - 1) % stride
@@ -177,14 +177,14 @@ class ReLU6(nn.ReLU6):
     """min(max(x, 0), 6), in place."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any size."""
+        """Apply ReLU6 to a tensor of any size."""
         if not is_lean(x):
             return F.relu6(x, inplace=True)
         return _ReLU6.apply(x)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def is_lean(x: Tensor) -> bool:
-    """Return whether a layer that is given `x` trains on a CPU."""
+    """Return whether a layer with input `x` is trained on a CPU."""
     return torch.is_grad_enabled() and x.device.type == "cpu"
 
 
@@ -201,7 +201,7 @@ class _FrozenBatchNorm(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, mean, var = ctx.saved_tensors
-        # the second argument is the layer's input, whose values its own gradient does not depend on
+        # the second argument is the layer's input; its gradient does not depend on these values
         of_x, _, _ = torch.ops.aten.native_batch_norm_backward(
             gradient, gradient, weight, mean, var, None, None, False, ctx.eps, [True, False, False]
         )

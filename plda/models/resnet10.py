@@ -1,6 +1,6 @@
-"""The smallest plain ResNet, one basic block a stage, which the default run trains from random weights.
+"""The smallest plain ResNet, one basic block per stage; the default run trains it from random weights.
 
-timm has it only with another stem and other shortcuts, resnet10t, whose maps of drawn scenes are worse
+timm has only resnet10t, which has another stem and other shortcuts; its maps of drawn scenes are worse
 (docs/measured/backbones.md).
 """
 
@@ -13,6 +13,6 @@ default_cfgs = timm.models.generate_default_cfgs({"resnet10": {"first_conv": "co
 
 @timm.models.register_model  # type: ignore[untyped-decorator]
 def resnet10(pretrained: bool = False, **options: Any) -> Any:
-    """Build it for timm's registry, under this function's name; it has no weights to download."""
+    """Build the network for timm's registry, under this function's name; it has no weights to download."""
     layout = {"block": timm.models.resnet.BasicBlock, "layers": (1, 1, 1, 1)}
     return timm.models.build_model_with_cfg(timm.models.ResNet, "resnet10", pretrained, **layout, **options)

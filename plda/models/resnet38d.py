@@ -9,25 +9,25 @@ It is the backbone of AffinityNet, SEAM and PLDA. Channels are multiples of 64; 
     b7            the same to 1024, 2048, 4096 channels; dropout 0.5
     bn7           batch norm and ReLU
 
-No convolution has a bias. Before each one in a block come batch norm and ReLU, and in b6 and b7 dropout of
-whole channels, but not before the first. A block's output is
+No convolution has a bias. In a block, batch norm and ReLU precede each convolution; in b6 and b7, dropout of
+whole channels also precedes each convolution except the first. A block's output is
 
-    x + branch2(x)              where it has the shape of x
+    x + branch2(x)              if it has the shape of x
     branch1(a) + branch2'(a)    in the first block of each level, with a = relu(batch norm(x)), branch1 a 1x1
-                                convolution, and branch2' what is left of branch2 behind a
+                                convolution, and branch2' the part of branch2 after a
 
-The first blocks of b2 to b6 halve the resolution, in the first convolution of either branch, so the network
-has stride 32, as it was trained on ImageNet. At output stride 8, b5 and b6 keep the resolution; all 3x3
-convolutions of b5 but the first have dilation 2, those of b6 and b7 have 4, as AffinityNet and SEAM have it.
+The first blocks of b2 to b6 halve the resolution in the first convolution of both branches, so the network
+has stride 32, as trained on ImageNet. At output stride 8, b5 and b6 keep the resolution; all 3x3 convolutions
+of b5 except the first have dilation 2, those of b6 and b7 have 4, as in AffinityNet and SEAM.
 
-A stage ends with the a of the level behind it. Its features are then the published ones: stage1 conv3 (256
-channels, stride 4), stage2 conv4 (512, after b4_5), stage3 conv5 (1024, after b5_2), stage4 conv6 (4096), and
-SEAM takes its affinities from stage2 and stage3, as published.
+A stage ends with the activation a of the next level. So its features are the published ones: stage1 conv3
+(256 channels, stride 4), stage2 conv4 (512, after b4_5), stage3 conv5 (1024, after b5_2), stage4 conv6
+(4096), and SEAM computes its affinities from stage2 and stage3, as published.
 
 Weights are named as in the PyTorch networks of AffinityNet and SEAM: `conv1a.weight`,
-`b4.conv_branch1.weight`, `b4_2.bn_branch2a.running_mean`, `bn7.bias`. Batch norm has the epsilon 1e-5 there
-and in the code that the released weights come from (github.com/itijyou/ademxapp, MXNet), which fixes no scale
-(gamma) either and normalises images as we do.
+`b4.conv_branch1.weight`, `b4_2.bn_branch2a.running_mean`, `bn7.bias`. Batch norm has the epsilon 1e-5, as in
+these networks and in the code of the released weights (github.com/itijyou/ademxapp, MXNet), which does not
+fix the scale (gamma) either and normalises images in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,18 +43,18 @@ from plda.vision import timm
 
 WIDTH = 64  # channels after conv1a; all others are multiples of it
 RELEASE = "ilsvrc-cls_rna-a1_cls1000_ep-0001.params"  # the authors' file
-CLASSIFIER = {"arg:linear1000_weight", "arg:linear1000_bias"}  # in it, and of no use here
+CLASSIFIER = {"arg:linear1000_weight", "arg:linear1000_bias"}  # its classifier, not used here
 
 
 class Level(NamedTuple):
-    """Blocks in a row.
+    """Consecutive blocks.
 
     Attributes:
-        name: of the first; those behind it add _1, _2, ...
-        blocks: how many.
+        name: name of the first block; the next blocks add _1, _2, ...
+        blocks: number of blocks.
         widths: channels after each convolution of a block, in multiples of WIDTH.
-        stride: of the first block.
-        dropout: the share of channels.
+        stride: stride of the first block.
+        dropout: fraction of the channels that are dropped.
     """
 
     name: str
@@ -75,16 +75,16 @@ LEVELS = (
     Level("b6", 1, (8, 16, 32), stride=2, dropout=0.3),
     Level("b7", 1, (16, 32, 64), stride=1, dropout=0.5),
 )
-CUTS = ("b4", "b5", "b6")  # where a stage begins
+CUTS = ("b4", "b5", "b6")  # levels whose first activation is the end of a stage
 
 
 class ResNet38d(nn.ModuleDict):
-    """The layers under their published names, freshly initialised as for ImageNet; no classifier.
+    """The layers under their published names, initialised as for ImageNet; no classifier.
 
     Args:
-        output_stride: 8, 16 or 32. Where the input of a convolution has stride s in the network as it was
-            trained, it halves the resolution no further than to this, and its kernel takes each
-            (s / output_stride)-th pixel: the same ones as there.
+        output_stride: 8, 16 or 32. Convolutions do not reduce the resolution below this stride. If the input
+            of a convolution has stride s in the original network, its kernel has dilation s / output_stride,
+            so it reads the same pixels as in the original.
     """
 
     def __init__(self, output_stride: int = 32) -> None:
@@ -106,7 +106,7 @@ class ResNet38d(nn.ModuleDict):
     def forward_intermediates(
         self, x: Tensor, indices: Sequence[int] = (0, 1, 2, 3), **_: Any
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the last features and the chosen stages', of (B, 3, H, W), as timm's networks do."""
+        """Return the last features and those of the chosen stages for (B, 3, H, W), as timm's networks do."""
         stages = []
         x = self["conv1a"](x)
         for level in LEVELS:
@@ -121,11 +121,11 @@ class ResNet38d(nn.ModuleDict):
         return stages[-1], [stages[i] for i in indices]
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return how parameters are grouped, the stem first, as timm's networks do."""
+        """Return the parameter groups, the stem first, in timm's format."""
         return {"stem": "^conv1a", "blocks": [("^b([2-7])" if coarse else r"^b([2-7])_?(\d+)?", None)]}
 
     def _branch2(self, block: nn.ModuleDict, active: Tensor, dropout: float) -> Tensor:
-        """Return a block's branch 2 behind its first batch norm and ReLU."""
+        """Apply a block's branch 2 without its first batch norm and ReLU."""
         x: Tensor = block["conv_branch2a"](active)
         for name in ("2b1", "2b2"):
             if f"conv_branch{name}" in block:
@@ -134,36 +134,36 @@ class ResNet38d(nn.ModuleDict):
         return x
 
 
-default_cfgs = timm.models.generate_default_cfgs({"resnet38d": {"num_classes": 0}})  # normalised as usual
+default_cfgs = timm.models.generate_default_cfgs({"resnet38d": {"num_classes": 0}})  # default normalisation
 
 
 @timm.models.register_model  # type: ignore[untyped-decorator]
 def resnet38d(pretrained: bool = False, output_stride: int = 32, **_: Any) -> ResNet38d:
-    """Build it for timm's registry, under this function's name; it has no weights to download."""
+    """Build the network for timm's registry, under this function's name; it has no weights to download."""
     assert not pretrained
     return ResNet38d(output_stride)
 
 
 def from_release(arrays: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The arrays of the authors' file under our names, without its classifier of 1000 classes.
+    """Return the arrays of the authors' file under this project's names, without its 1000-class classifier.
 
     Raises:
-        InputError: a name is missing or unknown; `path` is named in what is said of it.
+        InputError: an array is missing or unknown; the message names `path`.
     """
     with torch.device("meta"):
         ours = [name for name in ResNet38d().state_dict() if not name.endswith("num_batches_tracked")]
     released = {name: _release_name(name) for name in ours}
     missing = set(released.values()) - arrays.keys()
     unknown = arrays.keys() - set(released.values()) - CLASSIFIER
-    for names, problem in ((missing, "is missing"), (unknown, "is no array of resnet38d")):
+    for names, problem in ((missing, "is missing"), (unknown, "is not an array of resnet38d")):
         if names:
-            more = f", like {len(names) - 1} more" if len(names) > 1 else ""
+            more = f", and {len(names) - 1} more" if len(names) > 1 else ""
             raise InputError(f"{path}: {min(names)}: {problem}{more}")
     return {name: arrays[release] for name, release in released.items()}
 
 
 def _release_name(name: str) -> str:
-    """`b4_2.bn_branch2a.running_mean` to `aux:bn4b2_branch2a_moving_mean`, and so on."""
+    """Convert `b4_2.bn_branch2a.running_mean` to `aux:bn4b2_branch2a_moving_mean`, and so on."""
     layer, _, value = name.rpartition(".")
     block, _, part = layer.partition(".")
     if part:
@@ -186,7 +186,7 @@ def _convolution(channels: int, out: int, kernel: int, stride: int = 1, dilation
 
 
 def _block(channels: int, level: Level, first: bool, seen: int, output_stride: int) -> nn.ModuleDict:
-    """The layers of one block, in order; `seen` is the stride of what it is given, before dilation."""
+    """Return the layers of one block, in order; `seen` is the stride of its input, before dilation."""
 
     def convolution(channels: int, out: int, kernel: int, seen: int, stride: int) -> nn.Conv2d:
         stride = max(1, min(stride, output_stride // seen))

@@ -1,7 +1,7 @@
-"""A trained network in one file: what it is, the classes it knows, its weights. Loading never runs code.
+"""Trained networks in files: architecture, class names, weights. Loading a file never runs code.
 
-This module imports no network. Whoever reads a file says which kind it holds, so a stage depends on the code
-of the networks that it uses, and on no other.
+This module imports no network. The caller says which kind of network a file must hold, so a stage depends
+only on the code of the networks that it uses.
 """
 
 import io
@@ -25,7 +25,7 @@ from plda.randomness import mixed
 
 
 class _Described(Section):
-    """What a file may say of an `Architecture`."""
+    """The schema of an `Architecture` in a file."""
 
     kind: Literal["cam", "boundary", "segmenter"]
     backbone: BackboneName
@@ -38,16 +38,16 @@ class _Described(Section):
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build a network anew, without its weights.
+    """Everything that is needed to rebuild a network, except its weights.
 
     Attributes:
         kind: "cam", "boundary" or "segmenter".
         backbone: see `plda.params.Backbone`.
-        output_stride: of the last feature map.
+        output_stride: stride of the last feature map.
         batch_norm: "trained" or "frozen".
         head: a segmenter's head, see `Segmenter`; a CAM network's baseline, see `build_baseline`; else "".
         classes: class names, background first.
-        long_side: of the images that it learnt from, on average, pixels; None where nobody noted it.
+        long_side: mean long side of the training images, pixels; None if unknown.
     """
 
     kind: str
@@ -64,18 +64,18 @@ N = TypeVar("N", bound=Network)
 
 @dataclass(frozen=True)
 class Kind(Generic[N]):
-    """A kind of network; each module of networks has one.
+    """A kind of network; each network module defines one.
 
     Attributes:
-        name: "cam", "boundary" or "segmenter", as files say it.
-        on: makes a network with fresh weights on a backbone.
+        name: "cam", "boundary" or "segmenter", as in files.
+        on: builds a network with random weights on a backbone.
     """
 
     name: str
     on: Callable[[Backbone, Architecture], N]
 
     def build(self, architecture: Architecture) -> N:
-        """Return the network with fresh weights."""
+        """Return the network with random weights."""
         backbone = Backbone(
             architecture.backbone,
             output_stride=architecture.output_stride,
@@ -86,16 +86,16 @@ class Kind(Generic[N]):
     def start(
         self, architecture: Architecture, weights: Mapping[str, Tensor], seed: int, freeze: str = "none"
     ) -> N:
-        """Return the network as a training begins.
+        """Return the network in its state at the start of training.
 
         Args:
-            architecture: what it is.
-            weights: of its backbone, see `Backbone.load`.
-            seed: of its head.
-            freeze: what of the backbone does not learn, see `Backbone.freeze`.
+            architecture: architecture of the network.
+            weights: weights of its backbone, see `Backbone.load`.
+            seed: seed of the head's random weights.
+            freeze: part of the backbone that is not trained, see `Backbone.freeze`.
 
         Raises:
-            InputError: the backbone gives no maps of such an output stride.
+            InputError: the backbone gives no maps with this output stride.
         """
         torch.manual_seed(mixed(seed, 1))
         try:
@@ -105,8 +105,8 @@ class Kind(Generic[N]):
         network.backbone.load(weights)
         network.backbone.freeze(freeze)
         if not network.backbone.has_batch_norm:
-            said = f"batch_norm: {architecture.batch_norm}"
-            print(f"{said}: no effect, {architecture.backbone} has none", file=sys.stderr, flush=True)
+            said = f"batch_norm: {architecture.batch_norm}: no effect"
+            print(f"{said}, {architecture.backbone} has no batch norm", file=sys.stderr, flush=True)
         return network
 
 
@@ -119,10 +119,10 @@ def save_network(
     """Write a trained network; the same weights give the same bytes.
 
     Args:
-        path: written.
-        architecture: what the network is.
-        weights: its state.
-        about: plain values for whoever opens the file; nothing here reads them.
+        path: output file.
+        architecture: architecture of the network.
+        weights: state of the network.
+        about: plain values that describe the network; `read_network` ignores them.
     """
     described = {**vars(architecture), "classes": list(architecture.classes)}
     content = {"architecture": described, "weights": dict(weights)}
@@ -130,20 +130,20 @@ def save_network(
 
 
 def load_network(path: Path, kind: Kind[N], classes: Sequence[str]) -> N:
-    """Read a trained network, in evaluation mode on the CPU; raises what `read_network` does."""
+    """Read a trained network, in evaluation mode on the CPU; raises the errors of `read_network`."""
     return read_network(path, kind, classes)[1].eval()
 
 
 def read_network(path: Path, kind: Kind[N], classes: Sequence[str] | None = None) -> tuple[Architecture, N]:
-    """Read a trained network with what is needed to build it anew.
+    """Read a trained network and its architecture.
 
     Args:
         path: a file of `save_network`.
-        kind: of network that it must hold.
-        classes: those that it must know; None: any.
+        kind: required kind of network.
+        classes: required class names; None: any.
 
     Raises:
-        InputError: not a file of `save_network`, of another kind, or of other classes.
+        InputError: not a file of `save_network`, or with another kind or other classes.
     """
     content = load(path)
     try:
@@ -152,14 +152,14 @@ def read_network(path: Path, kind: Kind[N], classes: Sequence[str] | None = None
         if architecture.kind != kind.name:
             raise InputError(
                 f"{path}: architecture.kind: must be {kind.name!r}, got {architecture.kind!r}; "
-                "give the file of another stage"
+                "give the file of the right stage"
             )
         network = kind.build(architecture)
         network.load_state_dict(content["weights"])
         if not all(weight.isfinite().all() for weight in network.state_dict().values()):
             raise ValueError("weights: must be finite numbers")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: is no trained network of this project: {error}") from error
+        raise InputError(f"{path}: is not a network saved by plda: {error}") from error
     if classes is not None and architecture.classes != tuple(classes):
         raise InputError(
             f"{path}: field classes: trained for {', '.join(architecture.classes)}; "
@@ -169,23 +169,23 @@ def read_network(path: Path, kind: Kind[N], classes: Sequence[str] | None = None
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return what a file of `save_network` says for whoever opens it, beside what `read_network` reads."""
+    """Return the values `about` that `save_network` wrote into a file."""
     said: dict[str, Any] = load(path).get("about") or {}
     return said
 
 
 def save(path: Path, content: Any) -> None:
     """Write tensors and plain values with torch.save, atomically."""
-    buffer = io.BytesIO()  # named by nothing, so that the bytes depend on the content alone
+    buffer = io.BytesIO()  # without a file name, so that the bytes depend only on the content
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path) -> Any:
-    """Read tensors and plain values onto the CPU; a file that asks for code to be run is refused.
+    """Read tensors and plain values onto the CPU; refuse a file whose loading would run code.
 
     Raises:
-        InputError: missing, damaged, or holding anything but tensors and plain values.
+        InputError: missing, damaged, or with anything except tensors and plain values.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -193,8 +193,8 @@ def load(path: Path) -> Any:
         raise InputError(f"{path}: is missing") from error
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: refused: it is damaged, or holds more than tensors and plain values, "
-            "and loading it could run code"
+            f"{path}: refused: it is damaged, or contains more than tensors and plain values, "
+            "so loading it could run code"
         ) from error
-    except Exception as error:  # of a damaged file, torch's unpickler may raise anything
+    except Exception as error:  # torch's unpickler may raise any error for a damaged file
         raise InputError(f"{path}: cannot be read as a torch file: {error}") from error

@@ -1,4 +1,4 @@
-"""Segmentation networks: a backbone, and a head that turns its features into class scores per pixel."""
+"""Segmentation networks: a backbone with a head that computes class scores per pixel."""
 
 from collections.abc import Sequence
 
@@ -30,17 +30,17 @@ class DeepLabV2Head(nn.Module):
             nn.init.normal_(branch.weight, std=0.01)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) to (B, C, h, w)."""
+        """Compute class scores: (B, D, h, w) to (B, C, h, w)."""
         if is_lean(features):
             return self._by_taps(features)
         scores: Tensor = sum(branch(features) for branch in self.branches)  # type: ignore[assignment]
         return scores
 
     def _by_taps(self, features: Tensor) -> Tensor:
-        """Return the same by one 1x1 convolution for all taps of all kernels, whose outputs are then shifted.
+        """Compute the same with one 1x1 convolution for all taps of all kernels, then shift its outputs.
 
         oneDNN takes five times as long for the backward pass of convolutions to so few channels. Taps that
-        reach beyond the map everywhere are left out.
+        are outside the map for all pixels are left out.
         """
         height, width = features.shape[-2:]
         taps = [
@@ -60,25 +60,25 @@ class DeepLabV2Head(nn.Module):
 
 
 class LrasppHead(nn.Module):
-    """torchvision's LR-ASPP head (Howard et al., ICCV 2019) on the features at stride 8 and at the end."""
+    """torchvision's LR-ASPP head (Howard et al., ICCV 2019) on stride-8 and last features."""
 
     def __init__(self, low_channels: int, high_channels: int, classes: int) -> None:
         super().__init__()
         self.lraspp = heads.lraspp.LRASPPHead(low_channels, high_channels, classes, inter_channels=128)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        """(B, L, h', w') and (B, D, h, w) to (B, C, h', w')."""
+        """Compute class scores: (B, L, h', w') and (B, D, h, w) to (B, C, h', w')."""
         scores: Tensor = self.lraspp({"low": low, "high": high})
         return scores
 
 
 class Segmenter(Network):
-    """Backbone and head; scores at the size of the image.
+    """A backbone with a head; the scores have the size of the image.
 
     Args:
         backbone: see `plda.models.backbones`.
         head: "deeplabv2", "deeplabv3" (torchvision's, rates 12, 24, 36) or "lraspp".
-        classes: number of classes with background.
+        classes: number of classes, including background.
     """
 
     def __init__(self, backbone: Backbone, head: str, classes: int) -> None:
@@ -93,11 +93,11 @@ class Segmenter(Network):
             case "lraspp":
                 self.head = LrasppHead(backbone.channels["stage2"], high, classes)
             case _:
-                raise ValueError(f"head: {head!r} is unknown")
+                raise ValueError(f"head: must be deeplabv2, deeplabv3 or lraspp, got {head!r}")
 
     @property
     def bias(self) -> Tensor:
-        """(C,) what is added to the class scores of every pixel."""
+        """(C,), added to the class scores of every pixel."""
         match self.head:
             case DeepLabV2Head():
                 bias = self.head.branches[0].bias
@@ -109,13 +109,13 @@ class Segmenter(Network):
         return bias
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] to class scores, (B, C, H, W), background first."""
+        """Compute class scores (B, C, H, W), background first, for (B, 3, H, W) RGB in [0, 1]."""
         features = self.backbone(image)
         if isinstance(self.head, LrasppHead):
             scores = self.head(features["stage2"], features["stage4"])
         else:
             scores = self.head(features["stage4"])
-        # in mixed precision, too, probabilities come from numbers with all their digits
+        # float32, also in mixed precision: probabilities need full precision
         return F.interpolate(scores.float(), image.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -123,21 +123,21 @@ SEGMENTER = Kind("segmenter", lambda backbone, a: Segmenter(backbone, a.head, le
 
 
 def mask_loss(scores: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy averaged over the pixels that have a class; 0 where a batch has none.
+    """Return the mean cross-entropy over the pixels that have a class; 0 if a batch has no such pixel.
 
     Args:
         scores: (B, C, H, W).
-        mask: (B, H, W) int64, VOID where there is no class.
+        mask: (B, H, W) int64, VOID for pixels without a class.
     """
     total = F.cross_entropy(scores, mask, ignore_index=VOID, reduction="sum")
     return total / share((mask != VOID).sum())
 
 
 class MaskLearner(nn.Module):
-    """A segmentation network as it is trained: a batch in, losses out.
+    """The training module of a segmentation network: takes a batch and returns losses.
 
     Attributes:
-        network: what is kept.
+        network: the network, which is saved after training.
     """
 
     def __init__(self, network: Segmenter) -> None:
@@ -145,5 +145,5 @@ class MaskLearner(nn.Module):
         self.network = network
 
     def forward(self, batch: dict[str, Tensor], _progress: float) -> dict[str, Tensor]:
-        """`loss`. A batch has `image` and `mask`."""
+        """Return `loss`. A batch has `image` and `mask`."""
         return {"loss": mask_loss(self.network(batch["image"]), batch["mask"])}

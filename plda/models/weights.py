@@ -1,6 +1,6 @@
-"""Where a backbone's first weights come from: random numbers, timm's release, a URL, a file.
+"""The initial weights of a backbone: random numbers, timm's release, a URL, or a file.
 
-Layouts that are read:
+Supported layouts:
 
     timm          timm's names, or those of a release that timm converts (of DINOv2, ConvNeXt, ...)
     torchvision   other names for the same tensors in the same order, as of torchvision's MobileNetV2. Its
@@ -32,9 +32,9 @@ from plda.params import Weights
 from plda.randomness import mixed
 from plda.vision import timm
 
-LARGEST = 2_000_000_000  # bytes; more than most weight files on offer
-WITHIN = ("model_ema", "state_dict", "model")  # under which a training script may keep the tensors
-UNFIT = (  # what reading a file that is no such file, or of another network, may raise
+LARGEST = 2_000_000_000  # bytes; more than most published weight files
+WITHIN = ("model_ema", "state_dict", "model")  # keys under which a training script may store the tensors
+UNFIT = (  # errors of reading a wrong file, or one of another network
     InputError,
     safetensors.SafetensorError,
     RuntimeError,
@@ -44,18 +44,18 @@ UNFIT = (  # what reading a file that is no such file, or of another network, ma
     ValueError,
 )
 UNRELEASED = {
-    "resnet38d": "the ImageNet weights of resnet38d have no release that stays; "
-    f"get its authors' file {RELEASE} and give its path or URL",
+    "resnet38d": "the ImageNet weights of resnet38d have no permanent download; "
+    f"get the authors' file {RELEASE} and set its path or URL here",
 }
 
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """A backbone's first weights.
+    """The initial weights of a backbone.
 
     Attributes:
         tensors: by timm's names, without the classifier.
-        origin: what they are, in words: where they come from, repository, revision, sha256, licence, layout.
+        origin: their source in words: place, repository, revision, sha256, licence, layout.
     """
 
     tensors: dict[str, Tensor]
@@ -63,19 +63,19 @@ class FirstWeights:
 
 
 def first_weights(weights: Weights, field: str, seed: int, near: Path) -> FirstWeights:
-    """Return a backbone's weights, as `weights.weights` says.
+    """Return a backbone's initial weights, as `weights.weights` requests.
 
-    `random`: drawn from `seed`. `pretrained`: timm's release, from its hub. A URL: downloaded. Anything
-    else: a file, whose content tells its layout.
+    `random`: drawn from `seed`. `pretrained`: timm's release, from its hub. A URL: downloaded. Any other
+    value: a file, whose layout is detected from its content.
 
     Args:
-        weights: what is asked for.
-        field: where that stands in the params, for messages.
+        weights: the requested weights.
+        field: the field of the params that requests them, for messages.
         seed: for random weights.
-        near: a path on the disk where downloads may be put.
+        near: a path on the disk where downloads may be stored.
 
     Raises:
-        InputError: they cannot be had, have another checksum, or do not fit the network.
+        InputError: the weights are not available, have another checksum, or do not fit the network.
     """
     name, where = weights.name, weights.weights
     if where == "random":
@@ -95,8 +95,8 @@ def _released(weights: Weights, field: str, near: Path) -> FirstWeights:
     config = timm.get_pretrained_cfg(name)
     if not config.has_weights:
         raise InputError(
-            f"params: {field}.weights: timm has no weights of {name}; take random, the path of a file, "
-            "or another network (`plda backbones` lists them)"
+            f"params: {field}.weights: timm has no weights of {name}; set random or the path of a file, "
+            "or choose another network (`plda backbones` lists them)"
         )
     terms = {"licence": config.license or "not stated"}
     if not config.hf_hub_id:
@@ -117,7 +117,7 @@ def _downloaded(
         except Unavailable as error:
             raise InputError(
                 f"params: {field}.weights: {url} cannot be downloaded: {error.reasons[url]}; "
-                "get the file by other means and name its path here"
+                "download the file in another way and set its path here"
             ) from error
         shown = PurePosixPath(urlsplit(url).path).name
         return _read(file, weights, field, url, {"from": "a URL", "file": shown, **(terms or {})})
@@ -125,13 +125,13 @@ def _downloaded(
 
 def _read(file: Path, weights: Weights, field: str, where: str, origin: Mapping[str, str]) -> FirstWeights:
     if not file.is_file():
-        hint = "; timm's release is now called pretrained" if where == "imagenet" else ""
+        hint = "; use pretrained for timm's release" if where == "imagenet" else ""
         raise InputError(f"params: {field}.weights: {where}: no such file{hint}")
     digest = sha256(file)
     if not digest.startswith(weights.sha256):
         raise InputError(
             f"params: {field}.sha256: {where} has SHA-256 {digest}, {weights.sha256} was expected; "
-            "it is damaged or another file"
+            "the file is damaged or not the expected one"
         )
     try:
         tensors, layout = fitted(weights.name, _content(file))
@@ -144,7 +144,7 @@ def _read(file: Path, weights: Weights, field: str, where: str, origin: Mapping[
 
 
 def _content(file: Path) -> Any:
-    """Return what a file holds; one that asks for code to be run is refused."""
+    """Return the content of a file; refuse a file whose loading would run code."""
     with file.open("rb") as stream:
         start = stream.read(9)
     if is_mxnet_file(file):
@@ -155,18 +155,18 @@ def _content(file: Path) -> Any:
 
 
 def fitted(name: str, content: Any) -> tuple[dict[str, Tensor], str]:
-    """Return a network's weights by timm's names, without the classifier, and the layout they were found in.
+    """Return a network's weights by timm's names, without the classifier, and the name of their layout.
 
     Args:
-        name: of the network.
-        content: of a file.
+        name: network name.
+        content: content of a weights file.
 
     Raises:
-        RuntimeError: they do not fit; says which tensor.
-        TypeError: the content is no dict.
+        RuntimeError: the weights do not fit; the message names the tensor.
+        TypeError: the content is not a dict.
     """
     if not isinstance(content, Mapping):
-        raise TypeError(f"must be tensors by name, got {type(content).__name__}")
+        raise TypeError(f"must be a dict of tensors by name, got {type(content).__name__}")
     for key in WITHIN:
         if isinstance(content.get(key), Mapping):
             content = content[key]
@@ -183,10 +183,10 @@ def fitted(name: str, content: Any) -> tuple[dict[str, Tensor], str]:
     whole = timm.create_model(name)
     if in_order := _in_order(whole, tensors):
         return {k: v for k, v in in_order.items() if k in body.state_dict()}, "torchvision"
-    try:  # names that timm converts
+    try:  # layouts that timm converts
         release = {"state_dict": tensors, "custom_load": False}
         whole = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=release)
-    except Exception as error:  # what its converters make of another network's names is anyone's guess
+    except Exception as error:  # its converters raise many kinds of errors for other names
         raise reason from error
     return {k: v for k, v in whole.state_dict().items() if k in body.state_dict()}, "timm"
 
@@ -201,7 +201,7 @@ def _belongs(key: str, layers: str | Iterable[str]) -> bool:
 
 
 def _in_order(network: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors under the names of the network's own, if they have the same shapes in this order."""
+    """Return the tensors under the network's names, if shapes and order are equal; else {}."""
     own = network.state_dict()
     shapes = [getattr(value, "shape", None) for value in tensors.values()]
     if shapes != [value.shape for value in own.values()]:

@@ -1,8 +1,8 @@
-"""Checkpoints that let a killed training go on exactly where it was.
+"""Checkpoints: a killed training run continues exactly where it stopped.
 
-They live outside every declared output (both engines delete those before a retry), in a folder whose name is
-a hash of all that shapes the training: its params, the bytes of its inputs, and the code that runs. So no
-weights of another training are ever resumed. A lock keeps a second process out while the first still runs.
+They are outside every declared output (both engines delete outputs before a retry), in a folder named by a
+hash of everything that determines the training: its params, its input files, and the loaded code. So weights
+of another training are never resumed. A lock keeps a second process out while the first one runs.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from plda.models.saved import load, save
 
 
 def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
-    """A hash of `settings` (anything JSON knows), the content of `inputs`, and the loaded code of plda."""
+    """Return a hash of `settings` (JSON values), the content of `inputs`, and the loaded code of plda."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in [*inputs, *_code()]:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -39,7 +39,7 @@ def _code() -> list[Path]:
 
 
 class Checkpoint:
-    """The last state of one training, in a folder of its own."""
+    """The last state of one training run, in its own folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,10 +47,10 @@ class Checkpoint:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process alone.
+        """Lock the folder for this process.
 
         Raises:
-            InputError: another process trains here, or nothing can be written here.
+            InputError: another process trains with this folder, or the folder is not writable.
         """
         lock = FileLock(self._folder.with_suffix(".lock"))
         try:
@@ -67,7 +67,7 @@ class Checkpoint:
             lock.release()
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, or None where there is none."""
+        """Return the last state, or None if no state is saved."""
         return load(self._path) if self._path.exists() else None  # type: ignore[no-any-return]
 
     def save(self, state: dict[str, Any]) -> None:
@@ -75,5 +75,5 @@ class Checkpoint:
         save(self._path, state)
 
     def delete(self) -> None:
-        """Forget the training: its outputs are written."""
+        """Delete the folder, after the outputs of the training are written."""
         shutil.rmtree(self._folder)

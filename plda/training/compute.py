@@ -1,4 +1,4 @@
-"""Where a training runs: device, processes, precision. What is computed stays the same, but for rounding."""
+"""Device, processes and precision of a training run; they change its results only by rounding."""
 
 import platform
 import re
@@ -17,7 +17,7 @@ from plda.vision import timm
 
 
 class _Member(LightningEnvironment):
-    """One of several processes that are there already, whatever the environment's variables say."""
+    """One of several processes that already run; environment variables are ignored."""
 
     creates_processes_externally = True
 
@@ -26,19 +26,19 @@ class _Member(LightningEnvironment):
         self._rank = rank
 
     def local_rank(self) -> int:
-        """Its place among them."""
+        """Return the rank of this process."""
         return self._rank
 
 
 def make_fabric(compute: Compute, rank: int) -> Fabric:
-    """The device and precision that `compute` asks for, launched.
+    """Return a launched Fabric with the device and precision of `compute`.
 
     Args:
-        compute: where it runs.
-        rank: which of the processes this is; they have found each other, see `plda.training.team`.
+        compute: device settings.
+        rank: rank of this process; the processes are already connected, see `plda.training.team`.
 
     Raises:
-        InputError: a device that this machine does not have.
+        InputError: this machine does not have the device.
     """
     device = find_device(compute)
     threads = max(1, torch.get_num_threads() // compute.devices)
@@ -46,7 +46,7 @@ def make_fabric(compute: Compute, rank: int) -> Fabric:
         accelerator=device.type,
         devices=compute.devices,
         precision=_precision(compute, device),  # type: ignore[arg-type]
-        # the adaptation's heads have no gradient before their warm-up ends
+        # the adaptation's heads have no gradient during their warm-up
         strategy=DDPStrategy(find_unused_parameters=True) if compute.devices > 1 else "auto",
         plugins=_Member(rank),
     )
@@ -56,10 +56,10 @@ def make_fabric(compute: Compute, rank: int) -> Fabric:
 
 
 def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
-    """Batch norm that is trained goes by the whole batch, not by a process's part of it; in place.
+    """Make trained batch norm use the whole batch, not only a process's part of it; in place.
 
     Raises:
-        InputError: not on a GPU, where torch has no such batch norm.
+        InputError: the device is not a GPU; torch has no such batch norm for other devices.
     """
     trained = [
         (name, m) for name, m in learner.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training
@@ -68,17 +68,18 @@ def share_batch_norm(learner: nn.Module, compute: Compute) -> None:
         return
     if find_device(compute).type != "cuda":
         raise InputError(
-            f"params: compute.devices: {compute.devices} processes train batch norm on GPUs only; here set "
-            "batch_norm: frozen (and train_segmenter.head: deeplabv2, which has no other), or devices: 1"
+            f"params: compute.devices: {compute.devices} processes can train batch norm on GPUs only; set "
+            "batch_norm: frozen (and train_segmenter.head: deeplabv2, which has no batch norm), "
+            "or devices: 1"
         )
     for name, norm in trained:
         learner.set_submodule(name, timm.layers.convert_sync_batchnorm(norm))
 
 
 def describe(compute: Compute) -> dict[str, str]:
-    """What a training runs on, in words: device, precision, versions.
+    """Describe the environment of a training run: device, precision, versions.
 
-    No time, no speed, no host: on the same machine the same, so that a rerun changes no output.
+    It has no time, speed or host name: a rerun on the same machine does not change the output.
     """
     device = find_device(compute)
     if device.type == "cuda":
@@ -103,7 +104,7 @@ def _precision(compute: Compute, device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, as Linux knows it, or else its kind."""
+    """Return the processor's name on Linux, else its type."""
     info = Path("/proc/cpuinfo")
     found = re.search(
         r"^model name\s*: (.+)$", info.read_text(encoding="utf-8") if info.exists() else "", re.MULTILINE

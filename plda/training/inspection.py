@@ -1,15 +1,16 @@
-"""What a CAM network takes for source and target, seen on the same few images after every epoch.
+"""Source and target pixels of a CAM network, measured on the same few images after every epoch.
 
-Nothing of `plda.scoring` is used: a change of a score must not train the network again.
+This module does not use `plda.scoring`: a change of a score must not train the network again.
 
-PLDA rests on a claim about the data: that source pixels (METHOD: PLDA, step 1) are the telling part of an
-object and target pixels the rest of it, and that the network's features differ between the two. Both can be
-looked at: how many of the pixels lie on their object (where there are true masks; nothing is chosen by them),
-and the proxy A-distance between the two sets of features (Ben-David et al., Machine Learning 2010),
+PLDA assumes that source pixels (docs/method.md, PLDA, step 1) are the discriminative part of an object, that
+target pixels are the rest of it, and that the network's features differ between the two. Both can be
+measured: the fraction of the pixels that lie on their object (if true masks exist; they are not used to
+select anything), and the proxy A-distance between the two sets of features (Ben-David et al., Machine
+Learning 2010),
 
-    d_A = 2 (1 - 2 e),   e = the error of a linear classifier between the domains, on images it has not seen:
+    d_A = 2 (1 - 2 e),   e = the error of a linear classifier between the domains, on held-out images:
 
-0 where they cannot be told apart, 2 where they always can.
+0 if the domains cannot be separated, 2 if they always can.
 """
 
 import math
@@ -35,7 +36,7 @@ RIDGE = 1e-3
 
 
 class Inspection:
-    """Looks at a network through a few images of each split; call it with the network."""
+    """Measures a network on a few images of each split; call it with the network."""
 
     def __init__(
         self,
@@ -50,11 +51,11 @@ class Inspection:
         """Choose the images.
 
         Args:
-            entries: of all splits.
-            archive: holds the images, and the true masks where there are any.
+            entries: images of all splits.
+            archive: archive of the images, and of the true masks if they exist.
             classes: class names, background first.
-            count: how many images with tags of each split, evenly spread; 0: none.
-            side: an image is looked at with its long side so many pixels long.
+            count: number of images with tags per split, evenly spread; 0: none.
+            side: long side to which images are resized, pixels.
             threshold: tau, see `plda.adaptation.domains`.
         """
         self._splits = {
@@ -64,11 +65,12 @@ class Inspection:
         self._archive, self._classes, self._side, self._threshold = archive, classes, side, threshold
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
-        """What is seen now, its names beginning with the split.
+        """Return the metrics of this epoch, keyed `<split>_<name>`.
 
-        `tags`: loss on the image tags. `source`, `target`: share of pixels; with `_precision`: how many of
-        them lie on their class, `_recall`: how much of the classes they cover. `gap`: d_A. All but `tags` and
-        `gap` in percent; what cannot be known (no true masks) is left out.
+        `tags`: loss on the image tags. `source`, `target`: fraction of all pixels; with `_precision`:
+        fraction of these that lie on their class; with `_recall`: fraction of the class that they cover.
+        `gap`: d_A. All except `tags` and `gap` are in percent. Metrics that need true masks are left out if
+        none exist.
         """
         return {
             f"{split}_{name}": value
@@ -102,13 +104,13 @@ class Inspection:
 
 
 class DomainCounts:
-    """Counts of pixels by domain, over many images."""
+    """Pixel counts by domain, over many images."""
 
     def __init__(self) -> None:
-        self._pixels = self._true = 0  # of all maps; on objects, where the truth is known
-        self._share = dict.fromkeys(DOMAINS, 0)  # pixels of a domain, whatever the class
-        self._given = dict.fromkeys(DOMAINS, 0)  # the same by class, where the truth is known
-        self._hits = dict.fromkeys(DOMAINS, 0)  # of these, those on their class
+        self._pixels = self._true = 0  # all pixels; object pixels of the true masks
+        self._share = dict.fromkeys(DOMAINS, 0)  # pixels of a domain, of any class
+        self._given = dict.fromkeys(DOMAINS, 0)  # pixels of a domain by class, if a true mask exists
+        self._hits = dict.fromkeys(DOMAINS, 0)  # pixels of a domain that lie on their class
 
     def add(self, labels: Tensor, ids: Sequence[int], truth: np.ndarray | None) -> None:
         """Count one image.
@@ -116,7 +118,7 @@ class DomainCounts:
         Args:
             labels: (K, h, w), see `domain_labels`, for the K classes that are present.
             ids: the K class ids.
-            truth: (H, W) class ids with VOID, if they are known.
+            truth: (H, W) class ids with VOID, or None if unknown.
         """
         self._pixels += labels[0].numel()
         for name, domain in DOMAINS.items():
@@ -132,7 +134,7 @@ class DomainCounts:
                 self._hits[name] += int(((place == domain) & on_class).sum())
 
     def scores(self) -> dict[str, float]:
-        """In percent: the share of pixels of each domain; its precision and recall where these are known."""
+        """Return percentages: the pixels of each domain; its precision and recall if true masks exist."""
         seen = {}
         for name in DOMAINS:
             seen[name] = _percent(self._share[name] / max(self._pixels, 1))
@@ -143,7 +145,7 @@ class DomainCounts:
 
 
 def domain_features(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The features of the pixels that have a domain, whatever the class.
+    """Return the features of the pixels that have a domain, for any class.
 
     Args:
         features: (1, D, h, w).
@@ -159,10 +161,10 @@ def domain_features(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def proxy_a_distance(images: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """d_A of what `domain_features` gives for each image; nan where a half of the images lacks a domain.
+    """Return d_A of the `domain_features` of each image; nan if a half of the images lacks a domain.
 
-    The classifier is linear least squares on every other image, both domains weighing the same; its error is
-    the mean of the two domains' errors on the images between.
+    The classifier is linear least squares on every other image, with equal weight for both domains; its error
+    is the mean of the two domains' errors on the other images.
     """
     if len(images) < 2:
         return math.nan
@@ -188,6 +190,6 @@ def _percent(share: float) -> float:
 
 
 def evenly(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """Up to `count` of the entries, at even distances."""
+    """Return up to `count` of the entries, evenly spaced."""
     count = min(count, len(entries))
     return [entries[i * len(entries) // count] for i in range(count)]

@@ -1,7 +1,7 @@
-"""The one loop that every trainer shares: schedule, precision, progress, history, checkpoints, exact resume.
+"""The training loop of all trainers: schedule, precision, progress, history, checkpoints, exact resume.
 
 All randomness is a function of (seed, step): the order of the items, their augmentation, dropout. So a
-training that was killed and resumed computes what an unbroken one does, bit for bit on a CPU.
+resumed training run computes the same as an uninterrupted one, bit for bit on a CPU.
 """
 
 import math
@@ -36,7 +36,7 @@ Losses = dict[str, Tensor]
 Weights = dict[str, Tensor]
 Inspect = Callable[[nn.Module], dict[str, float]]
 
-STEPS_BETWEEN_CHECKPOINTS = 200  # what a killed job loses at most where an epoch is longer
+STEPS_BETWEEN_CHECKPOINTS = 200  # a killed job loses at most this many steps, if epochs are longer
 
 
 def train(
@@ -50,26 +50,26 @@ def train(
     write: Callable[[Weights, pd.DataFrame], None],
     inspect: Inspect | None = None,
 ) -> None:
-    """Train a network on `data`, from where its checkpoint stands, and write what comes of it.
+    """Train a network on `data` from its last checkpoint, and write the results.
 
     Args:
-        learner: takes a batch and the training's progress in [0, 1) to named scalars, of which `loss` is
-            minimised. It has the `network` that is kept, and this has a `backbone`; everything else learns
+        learner: maps a batch and the training progress in [0, 1) to named scalars, of which `loss` is
+            minimised. Its `network`, which is saved, has a `backbone`; all other parameters learn
             `head_lr_factor` times faster.
-        data: gives a dict of tensors, `image` among them, for an item (epoch, position).
+        data: gives a dict of tensors, including `image`, for an item (epoch, position).
         settings: a trainer's section of the params.
-        seed: of order, augmentation and dropout.
-        compute: where it runs.
-        checkpoint: where the state is kept; deleted once `write` is through.
-        write: is given the network's trained weights on the CPU, and the history: a row per epoch with epoch,
-            step, lr, the mean of each loss, and what `inspect` saw.
-        inspect: looks at the network, in evaluation mode, after each epoch.
+        seed: seed of order, augmentation and dropout.
+        compute: device settings.
+        checkpoint: stores the state; deleted after `write` returns.
+        write: receives the trained weights of the network on the CPU, and the history: a row per epoch with
+            epoch, step, lr, the mean of each loss, and the metrics of `inspect`.
+        inspect: measures the network, in evaluation mode, after each epoch.
 
     Raises:
-        InputError: such devices are not there, or cannot share the batches or the batch norm; there are too
-            few images; or the training diverges.
-        Unfinished: SIGTERM or SIGUSR1 came; the state is kept.
-        KeyboardInterrupt: Ctrl-C came; the state is kept.
+        InputError: the devices do not exist, or cannot share the batches or the batch norm; there are too few
+            images; or the training diverges.
+        Unfinished: SIGTERM or SIGUSR1 arrived; the state is saved.
+        KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
     """
     images = min(settings.batch_size, len(data))  # type: ignore[arg-type]
     if images == 1 and (reason := settings.needs_two_images()):
@@ -90,7 +90,7 @@ def train(
 
 
 def make_optimizer(learner: nn.Module, settings: Schedule) -> torch.optim.Optimizer:
-    """SGD or AdamW over backbone and head; a group's `factor` is what its learning rate is times `lr`."""
+    """Return SGD or AdamW for backbone and head; a group's `factor` multiplies its learning rate."""
     backbone = list(learner.network.backbone.parameters())  # type: ignore[operator,union-attr]
     known = {id(p) for p in backbone}
     groups = [
@@ -115,20 +115,20 @@ def set_lr(optimizer: torch.optim.Optimizer, settings: Schedule, progress: float
 
 
 def write_history(path: Path, history: pd.DataFrame) -> None:
-    """Write the curves as CSV, atomically."""
+    """Write the history as CSV, atomically."""
     write_text(path, history.to_csv(index=False, float_format="%.6g"))
 
 
 @dataclass
 class _State:
-    """All that a training is after some step."""
+    """The complete state of a training run after some step."""
 
     fabric: Fabric
     learner: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    sums: Losses = field(default_factory=dict)  # of the losses since the epoch began, in this process
+    sums: Losses = field(default_factory=dict)  # sums of the losses of this epoch, in this process
 
     def restore(self, saved: dict[str, Any]) -> None:
         self.step, self.history = saved["step"], saved["history"]
@@ -139,7 +139,7 @@ class _State:
         self.fabric.print(f"resumed after step {self.step}", file=sys.stderr)
 
     def saved(self) -> dict[str, Any]:
-        """What `restore` takes; every process must ask for it."""
+        """Return the state that `restore` takes; every process must call this."""
         return {
             "step": self.step,
             "history": self.history,
@@ -150,11 +150,11 @@ class _State:
         }
 
     def mean_sums(self) -> Losses:
-        """`sums`, averaged over the processes."""
+        """Return `sums`, averaged over the processes."""
         return {name: total(value) / processes() for name, value in self.sums.items()}
 
     def end_epoch(self, steps_per_epoch: int, lr: float, inspect: Inspect | None) -> dict[str, float]:
-        """Begin new sums; return the old ones, and what `inspect` sees, as one more row of the history.
+        """Add the mean losses and the metrics of `inspect` to the history, return the row, reset `sums`.
 
         Raises:
             InputError: the loss is not finite.
@@ -183,7 +183,7 @@ def _run(
     rank: int,
     inspect: Inspect | None = None,
 ) -> tuple[Weights, list[dict[str, float]]]:
-    """What the process `rank` does of the training; only the first one inspects and keeps the state."""
+    """Run the training in process `rank`; only the first process inspects and saves the state."""
     fabric = make_fabric(compute, rank)
     layout: torch.memory_format = learner.network.layout_on(fabric.device)  # type: ignore[operator,union-attr]
     learner.to(memory_format=layout)  # type: ignore[call-overload]
@@ -230,11 +230,11 @@ def _run(
                 content = state.saved()
                 if rank == 0:
                     checkpoint.save(content)
-            if stops:  # nothing was said before the state was kept: who reads it may be gone
+            if stops:  # print after saving: the reader of the output may have exited
                 kind = KeyboardInterrupt if stop_asked() == signal.SIGINT else Unfinished
                 raise kind(
-                    f"stopped by a signal after step {state.step} of {order.stop}, which is kept: "
-                    "the same command goes on from there"
+                    f"stopped by a signal after step {state.step} of {order.stop}; the state is saved: "
+                    "run the same command to continue"
                 )
             if row:
                 progress.epoch(row)
@@ -247,7 +247,7 @@ def _loader(
 ) -> "DataLoader[dict[str, Tensor]]":
     loader = DataLoader(
         data,
-        batch_sampler=order,  # one iterator over all epochs: workers never stop and start again
+        batch_sampler=order,  # one iterator over all epochs: workers are never restarted
         num_workers=workers,
         worker_init_fn=leave_it_to_the_trainer,
         pin_memory=fabric.device.type == "cuda",

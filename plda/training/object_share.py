@@ -1,10 +1,11 @@
-"""How many pixels a segmentation network calls object, matched to the masks that it has learnt from.
+"""Match the number of object pixels of a segmentation network to that of its training masks.
 
-Pseudo-masks err here and there, and are argued over at outlines. A network that learns from them spreads its
-belief over classes there, and background, which most pixels are, wins: objects shrink. One number mends that:
-the offset b by which the background's score is lowered. With the margin d = log p_background - max_c log p_c
-of each pixel, "object" wins where d < b; so b is the quantile of d over training pixels at the share of them
-that the masks call object. No true mask is looked at (docs/measured/masks.md).
+Pseudo-masks contain errors and are uncertain at outlines. There, a network that is trained on them spreads
+its probability over several classes, and background, the most frequent class, wins: objects shrink. One
+number corrects this: the offset b that is subtracted from the background's score. With the margin
+d = log p_background - max_c log p_c of each pixel, "object" wins where d < b. So b is the quantile of d over
+training pixels at the fraction of them that is object in the masks. No true mask is used
+(docs/measured/masks.md).
 """
 
 from collections.abc import Iterable
@@ -15,18 +16,18 @@ from torch import Tensor
 
 from plda.data.images import VOID
 
-SAMPLE = 120  # images: enough for a share
-STRIDE = 4  # of the pixels that are looked at
-LEAST = 1e-8  # of a probability, whose logarithm is taken
+SAMPLE = 120  # images: enough to estimate a fraction
+STRIDE = 4  # distance between sampled pixels
+LEAST = 1e-8  # minimum probability before the logarithm
 
 
 class Match(NamedTuple):
-    """What was found.
+    """The result of the matching.
 
     Attributes:
-        offset: by which the background's score is to be lowered.
-        masks: share of the decided training pixels that the masks call object.
-        network: the same where nothing is matched.
+        offset: is to be subtracted from the background's score.
+        masks: fraction of the decided training pixels that are object in the masks.
+        network: fraction of the same pixels that are object for the network without an offset.
     """
 
     offset: float
@@ -35,13 +36,13 @@ class Match(NamedTuple):
 
 
 def match_object_share(leads: Iterable[tuple[np.ndarray, np.ndarray]]) -> Match:
-    """Find the offset with which as many pixels are called object as masks do.
+    """Find the offset with which the network calls as many pixels object as the masks do.
 
     Args:
-        leads: of some images, see `lead`.
+        leads: results of `lead` for some images.
 
     Returns:
-        Offset 0 where the masks call no pixel object, or every pixel.
+        The match; its offset is 0 if the masks call no pixel object, or every pixel.
     """
     margins, objects = (np.concatenate(parts) for parts in zip(*leads, strict=True))
     pixels = max(objects.size, 1)
@@ -51,7 +52,7 @@ def match_object_share(leads: Iterable[tuple[np.ndarray, np.ndarray]]) -> Match:
 
 
 def lead(probabilities: Tensor, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of some decided pixels of an image, by how much background leads, and whether the mask says object.
+    """Return background's margin, and whether the mask says object, for a sample of the decided pixels.
 
     Args:
         probabilities: (C, H, W), background first.

@@ -1,4 +1,4 @@
-"""In which order a training sees its items: a function of the seed alone, so any step can be resumed at."""
+"""The order of the training items: a function of the seed alone, so training can resume at any step."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,13 @@ from plda.randomness import mixed
 
 
 class Order(Sampler[list[Item]]):
-    """The batches of a training from step `start` on, each a list of (epoch, position).
+    """The batches of a training run from step `start`, each a list of (epoch, position).
 
-    A training of `epochs` has `steps` steps; it ends at step `stop`, before them if it is told to stop early.
+    A run of `epochs` epochs has `steps` steps; it ends at step `stop`, earlier if `stop_after` is set.
 
-    Every epoch is a permutation of all items, drawn from (seed, epoch); what does not fill a batch is left
-    out of that epoch. With several processes each takes every `world`-th item of the same batch, so the
-    batches do not depend on how many processes there are.
+    Every epoch is a permutation of all items, drawn from (seed, epoch); an incomplete last batch is left out.
+    With several processes, each takes every `world`-th item of the same batch, so the batches do not depend
+    on the number of processes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, a line per epoch in a log file."""
+"""Training progress: a bar on a terminal, a line per epoch in a log file."""
 
 import sys
 import time
@@ -20,14 +20,14 @@ class Progress(Bar):
         super().__init__(disable=silent, total=steps, initial=start, unit="step")
 
     def step(self, loss: Tensor) -> None:
-        """One more step is done."""
+        """Count one more step."""
         self._bar.update()
         if not self._bar.disable and time.monotonic() - self._shown > SECONDS_BETWEEN_LOSSES:
             self._shown = time.monotonic()
             self._bar.set_postfix(loss=f"{float(loss):.4f}")
 
     def epoch(self, row: dict[str, float]) -> None:
-        """One more epoch is done; `row` is its line of the history."""
+        """Report one more epoch; `row` is its row of the history."""
         if self._silent:
             return
         seconds = time.monotonic() - self._began

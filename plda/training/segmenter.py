@@ -1,4 +1,4 @@
-"""The training of a segmentation network on masks, from first weights to the matched share of object."""
+"""Training of a segmentation network on masks, from initial weights to the matched object share."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,17 +42,17 @@ def fit_segmenter(
     """Train a segmentation network and write it.
 
     Args:
-        path: written: the trained network.
+        path: output file, the trained network.
         entries: the training set.
-        archive: of its images.
-        mask_of: an entry's (H, W) uint8 class ids, VOID where undecided.
+        archive: archive of the training images.
+        mask_of: returns an entry's (H, W) uint8 class ids, VOID where undecided.
         classes: class names, background first.
-        first_weights: of the backbone, a file of the stage download_backbone.
+        first_weights: initial weights of the backbone, a file of the stage download_backbone.
         settings: a trainer's section of the params.
-        seed: of weights, order, augmentation and dropout.
-        compute: where it runs.
-        checkpoint: where the state is kept.
-        note: is given the history after `path` is written, see `plda.training.loop.train`.
+        seed: seed of weights, order, augmentation and dropout.
+        compute: device settings.
+        checkpoint: stores the state.
+        note: receives the history after `path` is written, see `plda.training.loop.train`.
     """
     backbone = load(first_weights)
     architecture = Architecture(
@@ -93,10 +93,10 @@ def _matched(
     mask_of: Callable[[Entry], np.ndarray],
     compute: Compute,
 ) -> tuple[Weights, Mapping[str, float]]:
-    """Lower the background's bias as `plda.training.object_share` says; the weights, and what was found.
+    """Lower the background's bias, see `plda.training.object_share`; return the weights and the match.
 
-    The shares are those of masks refined in the usual way, which takes from objects where the network is not
-    sure. The bias comes before the refinement, so what is left after the first match is matched again.
+    The fractions are of masks with the usual refinement, which removes object pixels where the network is not
+    sure. The bias acts before the refinement, so the remaining difference is matched a second time.
     """
     network = SEGMENTER.build(architecture)
     network.load_state_dict(weights)
@@ -118,7 +118,7 @@ def _matched(
     found = first._replace(offset=float(lower[0]))
     print(
         f"object_share: {100 * found.masks:.1f} % of the training pixels are object in the masks, "
-        f"{100 * found.network:.1f} % in the network's; matched by {found.offset:.3f} less for background",
+        f"{100 * found.network:.1f} % in the network's; background score lowered by {found.offset:.3f}",
         file=sys.stderr,
     )
     lowered = weights[bias].clone()

@@ -1,7 +1,7 @@
-"""Ending a training politely: at SIGTERM or SIGUSR1, which schedulers send before they kill, and at Ctrl-C.
+"""Clean stop of a training run: at SIGTERM or SIGUSR1, which schedulers send before they kill, and at Ctrl-C.
 
-The first such signal is remembered, so that a training can keep its state at the next step and leave; the
-second kills at once.
+The first such signal is recorded, so that training can save its state at the next step and exit; the second
+one kills at once.
 """
 
 import signal
@@ -14,9 +14,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 @contextmanager
 def listening() -> Iterator[Callable[[], int]]:
-    """Remember signals within; call what is given for the number of the first one, 0 before any came.
+    """Record signals in this context; yield a function that returns the first signal's number, or 0.
 
-    In a main thread only. Ctrl-C stays ignored where it is ignored already, as in a shell's background jobs.
+    Only in the main thread. Ctrl-C stays ignored if it was ignored before, as in a shell's background jobs.
     """
     came: list[int] = []
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -36,6 +36,6 @@ def listening() -> Iterator[Callable[[], int]]:
 
 
 def leave_it_to_the_trainer(_worker: int) -> None:
-    """Make a data loader's worker deaf: the signal reaches it too, and without it there is no next step."""
+    """Ignore signals in a data loader's worker: it receives them too, but the next step needs it."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)

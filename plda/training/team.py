@@ -1,7 +1,7 @@
-"""The processes of one training: the first starts the others, and none outlives the loss of another.
+"""The processes of one training run: the first starts the others, and if one is lost, all end.
 
-A process that is lost (killed, out of memory) leaves the others waiting in a collective call, on a GPU
-without an end; so each is watched from a thread.
+A lost process (killed, out of memory) leaves the others waiting in a collective call, on a GPU forever; so a
+thread watches each process.
 """
 
 import multiprocessing
@@ -23,30 +23,30 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from plda.errors import AGAIN, InputError, Unfinished
 from plda.processes import deaf_to_ctrl_c, end_with_parent
 
-LIMIT = timedelta(minutes=10)  # how long one waits for another, which may be looking at the network meanwhile
-LAST_STEP = 10.0  # seconds that all others have to end by themselves, once the first is through
-GRACE = 10.0  # seconds that a process has to end by itself
+LIMIT = timedelta(minutes=10)  # maximum wait for another process, which may inspect the network
+LAST_STEP = 10.0  # seconds for all others to end by themselves after the first has finished
+GRACE = 10.0  # seconds for a process to end by itself
 
 
 @contextmanager
 def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[None]:
-    """Within, this process is the first of `size` that may speak to each other; the others do `work`.
+    """Start the other processes, which do `work`, and connect them with this one, the first.
 
     Args:
-        size: number of processes; with 1 none is started.
-        backend: of torch.distributed.
-        work: is given a process's rank, 1 to `size` - 1. Pickled: a module's own function, or a partial.
+        size: number of processes; with 1, no other process is started.
+        backend: backend of torch.distributed.
+        work: receives a rank, 1 to `size` - 1. Pickled: a module-level function, or a partial of one.
 
     Raises:
         Unfinished: a process did not answer for LIMIT.
 
-    A process that is lost raises nothing: this one ends, too, with status AGAIN and a line that says why.
+    A lost process raises no error: this process exits with status AGAIN and prints the reason.
     """
     if size == 1:
         yield
         return
     store = TCPStore("127.0.0.1", 0, size, is_master=True, wait_for_workers=False)
-    # by hand: torch's way of handing tensors to a process would let all of them train in the same memory
+    # by hand: torch would pass tensors in shared memory, and all processes would train the same ones
     pickled = pickle.dumps(work)
     start = multiprocessing.get_context("spawn").Process
     others = [
@@ -63,8 +63,8 @@ def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[Non
         _join(store, 0, size, backend, LIMIT)
         yield
     except RuntimeError as error:
-        watch.join(GRACE)  # if a process is lost, that is why, and this one ends here
-        if "imed out" in str(error):  # torch has no class for it
+        watch.join(GRACE)  # if a lost process is the cause, this process ends here
+        if "imed out" in str(error):  # torch has no error class for a timeout
             raise Unfinished(f"another process has not answered for {LIMIT}: {error}") from error
         raise
     else:
@@ -74,21 +74,21 @@ def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[Non
     finally:
         over.set()
         latest = time.monotonic() + LAST_STEP
-        for other in others:  # a signal has stopped it, too: let it end the processes that load its data
+        for other in others:  # the signal stops it too: let it end its data loader's workers
             other.join(max(0.0, latest - time.monotonic()))
             other.kill()
 
 
 def _member(pickled: bytes, rank: int, size: int, backend: str, port: int, limit: timedelta) -> None:
-    """What another process than the first does."""
+    """Run a process other than the first."""
     end_with_parent()
     _join(TCPStore("127.0.0.1", port, size, is_master=False), rank, size, backend, limit)
     try:
         pickle.loads(pickled)(rank)
     except (InputError, Unfinished, KeyboardInterrupt):
-        pass  # the first says so
+        pass  # the first process reports it
     except RuntimeError:
-        time.sleep(GRACE)  # if another process was lost, the first says so, and ends this one meanwhile
+        time.sleep(GRACE)  # if another process is lost, the first reports it and ends this one meanwhile
         raise
 
 
@@ -97,7 +97,7 @@ def _join(store: TCPStore, rank: int, size: int, backend: str, limit: timedelta)
 
 
 def _watch(others: Sequence[SpawnProcess], over: Event) -> None:
-    """End this process and all others as soon as one of them has failed, unless all is `over`."""
+    """End this process and all others as soon as one of them fails, unless `over` is set."""
     running = {other.sentinel: (number, other) for number, other in enumerate(others, start=2)}
     while running:
         for sentinel in wait(list(running)):
@@ -107,12 +107,12 @@ def _watch(others: Sequence[SpawnProcess], over: Event) -> None:
                 print(_loss(number, len(others) + 1, other.exitcode), file=sys.stderr, flush=True)
                 for each in others:
                     each.kill()
-                os._exit(AGAIN)  # the main thread may wait for ever
+                os._exit(AGAIN)  # the main thread may wait forever
 
 
 def _loss(number: int, size: int, status: int) -> str:
-    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"has failed (status {status})"
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"failed (status {status})"
     return (
-        f"process {number} of {size} {how}, so all are stopped; "
-        "the same command goes on from the last checkpoint"
+        f"process {number} of {size} {how}, so all processes are stopped; "
+        "run the same command to continue from the last checkpoint"
     )
