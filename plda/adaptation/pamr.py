@@ -1,4 +1,4 @@
-"""PAMR, pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020; docs/method.md, PLDA, PAMR).
+"""PAMR, pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020; docs/method.md, From maps to masks).
 
 Ten times, a pixel's scores become the average of its neighbours' scores, weighted by the similarity of the
 two colours. Every pixel p has 48 neighbours q, 8 at each dilation; with I the image and sigma_p the standard
