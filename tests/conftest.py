@@ -1,4 +1,4 @@
-"""What several tests need: small real params, a small real data set, a folder of photos to spoil."""
+"""Shared fixtures and helpers: small params, a small drawn data set, an editable folder of photos."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ TRAINER = {"epochs": 2, "batch_size": 4, "crop": 64}
 
 
 def small_params(**changes: Any) -> dict[str, Any]:
-    """params.yaml with everything small, and values at dotted names changed, dots written as `__`."""
+    """Return params.yaml with small values; a keyword `a__b` sets the value `a.b`."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["compute"] |= {"device": "cpu", "workers": 0}
     params["index_data"]["creatures"] |= {"train": 12, "val": 4, "size": 64}
@@ -54,13 +54,13 @@ def write_params(path: Path, **changes: Any) -> Path:
 
 
 def run_stage(name: str, params: Path, **paths: Path) -> int:
-    """One stage through the command line's own entry, in this process."""
+    """Run one stage in this process through the command line entry point; return its exit status."""
     flags = [text for flag, path in paths.items() for text in (f"--{flag.replace('_', '-')}", str(path))]
     return main([name, "--params", str(params), *flags])
 
 
 def build(architecture: Architecture) -> Network:
-    """A network with fresh weights."""
+    """Return a network with freshly initialised weights."""
     network: Network = KINDS[architecture.kind].build(architecture)
     return network
 
@@ -77,7 +77,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 class Photos:
-    """A folder as a user brings it, right until a test spoils it."""
+    """A valid folder of photos for the source `folder`; a test may then corrupt it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -95,7 +95,7 @@ class Photos:
         (self.folder / "tags.csv").write_text("\n".join(["image,split,tags,mask", *self.rows]) + "\n")
 
     def index(self, out: Path, **changes: Any) -> int:
-        """Run index_data on the folder, into `out`."""
+        """Run index_data on the folder, writing to `out`; return its exit status."""
         params = self.folder.parent / "params.yaml"
         if changes or not params.exists():
             write_params(params, source="folder", index_data__folder=str(self.folder), **changes)
@@ -116,7 +116,7 @@ def photos(tmp_path: Path) -> Photos:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the small data set of drawn scenes, indexed, and the first weights."""
+    """Return a folder with the small data set of drawn scenes, indexed, and the initial weights."""
     folder = tmp_path_factory.mktemp("drawn")
     params = write_params(folder / "params.yaml")
     assert (
@@ -148,7 +148,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refusal:
-    """Call something that must end with status 2, and return what it said."""
+    """Return a function that runs a call, expects exit status 2 and returns its stderr."""
 
     def call(run: Callable[..., int], *args: Any, **kwargs: Any) -> str:
         assert run(*args, **kwargs) == 2

@@ -1,4 +1,4 @@
-"""A small COCO 2014 in the layout of the original archives: drawn images, true categories, known masks."""
+"""A small drawn COCO 2014 in the layout of the original archives, with real categories and known masks."""
 
 import json
 import zipfile
@@ -10,7 +10,7 @@ import numpy as np
 from conftest import encoded
 from PIL import Image, ImageDraw
 
-# as instances_train2014.json has them: ids from 1 to 90 with gaps
+# ids as in instances_train2014.json: 1 to 90 with gaps
 NAMES = """1 person|2 bicycle|3 car|4 motorcycle|5 airplane|6 bus|7 train|8 truck|9 boat|10 traffic light
 11 fire hydrant|13 stop sign|14 parking meter|15 bench|16 bird|17 cat|18 dog|19 horse|20 sheep|21 cow
 22 elephant|23 bear|24 zebra|25 giraffe|27 backpack|28 umbrella|31 handbag|32 tie|33 suitcase|34 frisbee
@@ -27,19 +27,19 @@ CLASSES = ("background", *(name for _, name in CATEGORIES))
 OCTAGON = np.array([(np.cos(turn), np.sin(turn)) for turn in np.arange(8) * np.pi / 4])
 COLOURS = {"person": (220, 60, 50), "cat": (60, 80, 220), "dog": (240, 200, 40)}
 
-Shape = dict[str, Any]  # the fields of an annotation that say what is where
+Shape = dict[str, Any]  # fields of an annotation: class, outline, area, iscrowd
 
 
 @dataclass
 class DrawnCoco:
-    """The three archives, and what must be read from them.
+    """The three archives and the values expected when they are read.
 
     Attributes:
-        train, val, annotations: the archives.
-        tables: what the annotations' archive says of "train" and "val"; change it and `save`.
-        images: by split, the files with instances in the order of their ids.
-        tags: of each of these files.
-        counts: what `read_coco` takes.
+        train, val, annotations: paths of the archives.
+        tables: instances JSON of "train" and "val"; call `save` after a change.
+        images: file names of the images with instances, by split, in the order of their ids.
+        tags: tags of each of these images, by file name.
+        counts: counts to pass to `read_coco`.
     """
 
     train: Path
@@ -51,14 +51,14 @@ class DrawnCoco:
     counts: dict[str, int] = field(default_factory=lambda: {"classes": len(CLASSES)})
 
     def save(self) -> None:
-        """Write the annotations' archive."""
+        """Write the annotations archive."""
         with zipfile.ZipFile(self.annotations, "w", zipfile.ZIP_DEFLATED) as archive:
             for split, table in self.tables.items():
                 archive.writestr(f"annotations/instances_{split}2014.json", json.dumps(table))
                 archive.writestr(f"annotations/captions_{split}2014.json", json.dumps({"annotations": []}))
 
     def unpack(self, folder: Path) -> Path:
-        """All three as users have them, in one folder."""
+        """Extract the three archives into one folder, as users do."""
         for path in (self.train, self.val, self.annotations):
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(folder)
@@ -69,9 +69,9 @@ def draw_coco(folder: Path, train: int = 8, val: int = 4) -> DrawnCoco:
     """Write train2014.zip, val2014.zip and annotations_trainval2014.zip into `folder`.
 
     Args:
-        folder: made where it is missing.
-        train, val: how many images with instances; each split has one without besides. The first shows
-            `overlapping`, the second `in_two_parts`, the others one or two of a person, a cat and a dog.
+        folder: output folder; created if missing.
+        train, val: number of images with instances; each split has one more image without. The first image
+            shows `overlapping`, the second `in_two_parts`, the others one or two of person, cat and dog.
     """
     folder.mkdir(parents=True, exist_ok=True)
     coco = DrawnCoco(*(folder / f"{name}2014.zip" for name in ("train", "val", "annotations_trainval")))
@@ -100,7 +100,7 @@ def draw_coco(folder: Path, train: int = 8, val: int = 4) -> DrawnCoco:
                     coco.tags[name] = tuple(dict(CATEGORIES)[number] for number in numbers)
         coco.tables[split] = {
             "info": {"description": "COCO 2014 Dataset", "year": 2014},
-            "images": images[::-1],  # in no order, as in the originals
+            "images": images[::-1],  # not sorted, as in the originals
             "licenses": [{"url": "", "id": 5, "name": "Attribution-ShareAlike License"}],
             "annotations": annotations,
             "categories": [{"supercategory": "", "id": n, "name": name} for n, name in CATEGORIES[::-1]],
@@ -114,7 +114,7 @@ def file_name(split: str, number: int) -> str:
 
 
 def overlapping() -> list[Shape]:
-    """64x48: a small dog in front of a person; a crowd takes columns 44 to 59, the dog 30 to 49."""
+    """Return 64x48 shapes: a small dog in front of a person; crowd in columns 44 to 59, dog in 30 to 49."""
     dog = polygon("dog", [(30, 20), (50, 20), (50, 36), (30, 36)])
     person = polygon("person", [(10, 8), (40, 8), (40, 40), (10, 40)])
     runs = {"counts": [44 * 48, 16 * 48, 4 * 48], "size": [48, 64]}
@@ -123,13 +123,13 @@ def overlapping() -> list[Shape]:
 
 
 def in_two_parts() -> list[Shape]:
-    """64x48: a large cat of two parts, in front of the left one a person, later in the file."""
+    """Return 64x48 shapes: a two-part cat; a person, later in the file, in front of its left part."""
     cat = polygon("cat", [(4, 4), (28, 4), (28, 44), (4, 44)], [(36, 4), (60, 4), (60, 44), (36, 44)])
     return [cat, polygon("person", [(8, 10), (16, 10), (16, 30), (8, 30)])]
 
 
 def polygon(name: str, *outlines: list[tuple[float, float]]) -> Shape:
-    """An instance of class `name` with these outlines: corners (x, y) in pixels."""
+    """Return an instance of class `name`; each outline is a list of corners (x, y) in pixels."""
     area = sum(_area(np.array(outline)) for outline in outlines)
     parts = [[float(value) for corner in outline for value in corner] for outline in outlines]
     return {"category_id": NUMBERS[name], "iscrowd": 0, "area": area, "segmentation": parts}
@@ -152,7 +152,7 @@ def _shapes(place: int, width: int, height: int, random: np.random.Generator) ->
 
 
 def _picture(width: int, height: int, shapes: list[Shape], random: np.random.Generator) -> Image.Image:
-    """The shapes in their classes' colours on grey noise, the larger ones behind; crowds are not drawn."""
+    """Draw the shapes in their class colours on grey noise, the largest first; crowds are not drawn."""
     image = Image.fromarray(random.integers(90, 160, (height, width, 1), np.uint8).repeat(3, axis=2))
     pen = ImageDraw.Draw(image)
     for shape in sorted(shapes, key=lambda shape: -shape["area"]):

@@ -1,7 +1,7 @@
-"""PASCAL VOC 2012 and SBD, drawn: archives like the published ones in layout, formats and quirks, but small.
+"""Drawn PASCAL VOC 2012 and SBD: small archives with the published layout, formats and quirks.
 
-Every class has a colour of its own and one of three shapes, so a network can learn them. The lists overlap
-as the real ones do; VOC's masks have void outlines and void difficult objects, SBD's have neither.
+Each class has its own colour and one of three shapes, so that a network can learn them. The lists overlap
+as the real ones do. VOC masks have void outlines and void difficult objects; SBD masks have neither.
 """
 
 import colorsys
@@ -24,20 +24,20 @@ from plda.data.voc import CLASSES
 VOID = 255
 DEVKIT, SBD = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
 SETS = "ImageSets/Segmentation"
-DEMO = "benchmark_RELEASE/benchmark_code_RELEASE/demo/datadir"  # has lists of its own
+DEMO = "benchmark_RELEASE/benchmark_code_RELEASE/demo/datadir"  # contains separate lists
 
 
 @dataclass(frozen=True)
 class DrawnVoc:
-    """Where the archives are and what a right reader finds in them.
+    """The archives and the values expected from a correct reader.
 
     Attributes:
-        devkit: VOCtrainval_11-May-2012.tar.
-        extra: benchmark.tgz.
-        test: VOC2012test.tar.
-        lists: the sorted ids of voc_train, voc_val, sbd_train, sbd_val, trainaug, test.
-        tags: of each image of trainaug and voc_val, sorted.
-        masks: of the same, (H, W) uint8, from where they must come.
+        devkit: path of VOCtrainval_11-May-2012.tar.
+        extra: path of benchmark.tgz.
+        test: path of VOC2012test.tar.
+        lists: sorted ids of voc_train, voc_val, sbd_train, sbd_val, trainaug, test.
+        tags: sorted tags of each image in trainaug and voc_val.
+        masks: expected mask of each of these images, (H, W) uint8.
     """
 
     devkit: Path
@@ -54,7 +54,7 @@ class DrawnVoc:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object in a photo; box is left, top, right, bottom, the last pixels included."""
+    """An object in a photo; `box` is left, top, right, bottom, all inclusive."""
 
     label: int
     box: tuple[int, int, int, int]
@@ -67,14 +67,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A photo as JPEG, its objects, and which of them, counted from 1, each pixel shows, (H, W) uint8."""
+    """A photo as JPEG, its objects, and `owner`, (H, W) uint8: the object of each pixel, counted from 1."""
 
     photo: bytes
     things: list[Thing]
     owner: np.ndarray
 
     def classes(self, *, void: bool) -> np.ndarray:
-        """(H, W) uint8 class ids; with void, as VOC has it, or without, as SBD has it."""
+        """Return (H, W) uint8 class ids, with void as in VOC or without as in SBD."""
         ids = np.array([0, *(VOID if void and t.difficult else t.label for t in self.things)], np.uint8)
         return np.where(outlines(self.owner) & void, VOID, ids[self.owner]).astype(np.uint8)
 
@@ -91,17 +91,17 @@ def draw_voc(
     """Write the three archives to `folder`.
 
     Args:
-        folder: of the archives; made if it is not there.
-        train: images of trainaug; from 5 on, the lists overlap in all ways. Every class is in train if there
-            are as many images as classes.
-        val: images of VOC's val; from 3 on, likewise.
-        test: images without annotations.
-        classes: of VOC's, those that are drawn.
-        seed: of everything.
+        folder: output folder; created if missing.
+        train: number of trainaug images; from 5 on, the lists overlap in all ways. Each class is in train if
+            there are at least as many images as classes.
+        val: number of VOC val images; from 3 on, the lists overlap in all ways.
+        test: number of images without annotations.
+        classes: names of the VOC classes to draw.
+        seed: seed of all random choices.
     """
     folder.mkdir(parents=True, exist_ok=True)
     labels = [CLASSES.index(name) for name in classes]
-    ids = [f"{2007 + i % 5}_{i:06}" for i in range(train + val + test + 1)]  # one more is in no list
+    ids = [f"{2007 + i % 5}_{i:06}" for i in range(train + val + test + 1)]  # one extra id is in no list
     scenes = {
         name: draw_scene(np.random.default_rng([seed, i]), i, labels, difficult=i % 7 == 3)
         for i, name in enumerate(ids)
@@ -134,7 +134,7 @@ def draw_voc(
 
 
 def devkit_files(scenes: Mapping[str, Scene], lists: Mapping[str, list[str]]) -> dict[str, bytes]:
-    """What VOCtrainval has of them, by name."""
+    """Return the files of VOCtrainval by name."""
     trainval = sorted(lists["voc_train"] + lists["voc_val"])
     files = {f"Annotations/{name}.xml": annotation(name, scene) for name, scene in scenes.items()}
     for part, listed in (("train", lists["voc_train"]), ("val", lists["voc_val"]), ("trainval", trainval)):
@@ -145,7 +145,7 @@ def devkit_files(scenes: Mapping[str, Scene], lists: Mapping[str, list[str]]) ->
 
 
 def sbd_files(scenes: Mapping[str, Scene], lists: Mapping[str, list[str]]) -> dict[str, bytes]:
-    """What SBD's archive has of them, by name; its demo, too."""
+    """Return the files of SBD's archive by name, including its demo."""
     files = {f"{SBD}/{part}.txt": lines(lists[f"sbd_{part}"]) for part in ("train", "val")}
     files |= {f"{DEMO}/{part}.txt": lines(lists["sbd_train"][:1]) for part in ("train", "val")}
     for name in [*lists["sbd_train"], *lists["sbd_val"]]:
@@ -161,7 +161,7 @@ def sbd_files(scenes: Mapping[str, Scene], lists: Mapping[str, list[str]]) -> di
 
 
 def draw_scene(rng: np.random.Generator, number: int, labels: list[int], *, difficult: bool) -> Scene:
-    """One or two objects side by side on noise; the first one's class is `labels[number % len(labels)]`."""
+    """Draw one or two objects side by side on noise; the first has class `labels[number % len(labels)]`."""
     width, height = int(rng.integers(64, 97)), int(rng.integers(48, 81))
     ground = Image.fromarray(rng.integers(60, 200, (6, 8, 3), np.uint8)).resize((width, height))
     owner = Image.new("L", (width, height))
@@ -198,7 +198,7 @@ def colour(hue: float) -> tuple[int, ...]:
 
 
 def outlines(ids: np.ndarray) -> np.ndarray:
-    """(H, W) bool: where a pixel or one next to it is another's."""
+    """Return (H, W) bool: pixels whose 3x3 neighbourhood contains more than one id."""
     ids = ids.astype(np.uint8)
     return np.asarray(maximum_filter(ids, 3) != minimum_filter(ids, 3))
 
@@ -208,7 +208,7 @@ def lines(names: list[str]) -> bytes:
 
 
 def annotation(name: str, scene: Scene) -> bytes:
-    """As VOC writes it; people have parts, which have names and boxes, too."""
+    """Return VOC annotation XML; a person has a part with a separate name and box."""
     height, width = scene.owner.shape
     objects = []
     for thing in scene.things:
@@ -227,7 +227,7 @@ def annotation(name: str, scene: Scene) -> bytes:
 
 
 def element(name: str, content: str | list[Any]) -> ElementTree.Element:
-    """Text, or pairs of name and content for what is within."""
+    """Return an XML element; `content` is its text or the (name, content) pairs of its children."""
     made = ElementTree.Element(name)
     if isinstance(content, str):
         made.text = content
@@ -237,13 +237,13 @@ def element(name: str, content: str | list[Any]) -> ElementTree.Element:
 
 
 def bounds(box: tuple[int, int, int, int]) -> list[tuple[str, str]]:
-    """VOC counts pixels from 1."""
+    """Return a box in VOC's pixel coordinates, which start at 1."""
     names = ("xmin", "ymin", "xmax", "ymax")
     return [(name, str(place + 1)) for name, place in zip(names, box, strict=True)]
 
 
 def palette_png(ids: np.ndarray) -> bytes:
-    """With VOC's palette: the bits of an id, three at a time, are the highest bits of red, green, blue."""
+    """Return a PNG with VOC's palette: the bits of an id, three at a time, are the high bits of R, G, B."""
     ramp = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -257,7 +257,7 @@ def palette_png(ids: np.ndarray) -> bytes:
 
 
 def class_mat(ids: np.ndarray) -> bytes:
-    """A file of SBD's cls: a mask, the outlines of each of the 20 classes, and which of them there are."""
+    """Return a file of SBD's cls: a mask, the outlines of each of the 20 classes, and the present classes."""
     edges = cells([outlines(ids == label) for label in range(1, len(CLASSES))])
     present = column([int(label) for label in np.unique(ids) if label])
     return mat("GTcls", {"Boundaries": edges, "Segmentation": ids, "CategoriesPresent": present})
@@ -270,7 +270,7 @@ def mat(name: str, fields: dict[str, Any], *, compressed: bool = True) -> bytes:
 
 
 def cells(edges: list[np.ndarray]) -> np.ndarray:
-    """A column of MATLAB's cells, each with a sparse matrix."""
+    """Return a MATLAB cell column of sparse matrices."""
     filled = np.empty((len(edges), 1), object)
     for k, edge in enumerate(edges):
         filled[k, 0] = csc_matrix(edge)
@@ -282,7 +282,7 @@ def column(values: list[int]) -> np.ndarray:
 
 
 def write_tar(path: Path, files: Mapping[str, bytes]) -> None:
-    """With entries for folders, as the published archives have; .tgz is compressed."""
+    """Write a tar with directory entries, as in the published archives; a .tgz is compressed."""
     folders: set[str] = set()
     with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as tar:
         for name, content in files.items():

@@ -1,10 +1,10 @@
-"""Mutated inputs at every door: none may give a traceback, a hang, half an output, or wrong content.
+"""Fuzz every entry point with mutated inputs: no tracebacks, hangs, partial outputs or wrong content.
 
     python -m tests.fuzz --door all --inputs 1000 --seed 0 --seconds 600
-    python -m tests.fuzz --door masks --seed 0 --only 17        the same input again
+    python -m tests.fuzz --door masks --seed 0 --only 17        reproduce one input
 
-Each input is made from a valid one by a generator that is seeded by (seed, door, number), and fed through the
-command line's own entry, or through that of the library where no command is so narrow. Inputs that fail are
+Each input is made from a valid one by a generator with the seed (seed, door, number), and passed to the
+command line entry point, or to a library function where no command is specific enough. Failing inputs are
 kept under --failures.
 """
 
@@ -54,7 +54,7 @@ from workflow.ablations import main as write_run
 
 ROOT = Path(__file__).parents[1]
 HANG = 20  # seconds
-MEMORY = 1_000_000  # kB, by which one input may let the process grow
+MEMORY = 1_000_000  # kB; maximum growth of the process per input
 CLASSES = ("background", "cat", "dog")
 SIZE = (40, 30)  # of the valid photos
 ODD = (
@@ -77,7 +77,7 @@ SIZES = (
 
 
 class Wrong(Exception):
-    """What a case must not do."""
+    """Forbidden behaviour of a case."""
 
 
 # ------------------------------------------------------------------------------------------------ mutations
@@ -111,7 +111,7 @@ def spoilt_bytes(random: Random, data: bytes) -> bytes:
 
 
 def spoilt_text(random: Random, text: str) -> bytes:
-    """Change lines, fields and characters; seldom bytes, or the encoding."""
+    """Change lines, fields and characters; rarely bytes or the encoding."""
     lines = text.split("\n")
     for _ in range(random.choice((1, 1, 2, 4))):
         at = random.randrange(len(lines))
@@ -149,7 +149,7 @@ def spoilt_text(random: Random, text: str) -> bytes:
 
 
 def spoilt_yaml(random: Random, text: str) -> bytes:
-    """Change values, keys and indents; at times anything."""
+    """Change values, keys and indentation; sometimes any text."""
     if random.random() < 0.2:
         return spoilt_text(random, text)
     lines = text.split("\n")
@@ -193,7 +193,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def valid_photo(random: Random) -> tuple[str, bytes]:
-    """Return an ending and a photo of one of many kinds."""
+    """Return a file extension and a photo in one of many formats."""
     image = noise(random)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = random.randrange(1, 9)
@@ -244,7 +244,7 @@ def valid_mask(random: Random) -> tuple[str, bytes]:
 
 
 def with_size(random: Random, content: bytes) -> bytes:
-    """Let an image's header tell another size, with the right checksum."""
+    """Return the image with another size in its header, with a valid checksum."""
     side, other = random.choice(SIZES)
     if content.startswith(b"\x89PNG"):
         head = b"IHDR" + struct.pack(">II", side, other) + content[24:29]
@@ -267,7 +267,7 @@ def spoilt_image(random: Random, content: bytes) -> bytes:
             return with_size(random, content)
         case 3:
             return content[: random.randrange(len(content))]
-        case 4 | 5:  # the header alone
+        case 4 | 5:  # only the header
             return spoilt_bytes(random, content[:100]) + content[100:]
         case _:
             return spoilt_bytes(random, content)
@@ -277,30 +277,30 @@ def spoilt_image(random: Random, content: bytes) -> bytes:
 
 
 class Door:
-    """A way in: makes inputs, feeds them, and looks at what comes out."""
+    """An entry point under test: creates inputs, runs them and checks the results."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare what all inputs share in `folder`, which is empty."""
+        """Prepare the files that all inputs share in `folder`, which is empty."""
         self.folder = folder
 
     def make(self, random: Random) -> tuple[str, bytes]:
-        """Return a name for the input, and its content."""
+        """Return the name and the content of an input."""
         raise NotImplementedError
 
     def feed(self, name: str, content: bytes) -> bool:
-        """Feed an input; return whether it was accepted.
+        """Run an input; return True if it was accepted.
 
         Raises:
-            Wrong: something came of it that must not.
+            Wrong: the result is forbidden.
         """
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Do what is left for all inputs together."""
+        """Run the checks that need several inputs together."""
 
 
 def told(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> tuple[int, str]:
-    """Run a command's own entry; return its status and words."""
+    """Run a command in this process; return its exit status and output."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = command(arguments)
@@ -315,7 +315,7 @@ def told(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> t
 
 
 class Folder(Door):
-    """A folder of photos, through index_data."""
+    """A folder of photos, read by index_data."""
 
     ROWS = ("image,split,tags,mask", "a.jpg,train,cat,a.png", "b.jpg,train,cat;dog,", "c.jpg,val,dog,")
     TABLE = "\n".join((*ROWS, "d e.jpg,val,cat,\n"))
@@ -339,7 +339,7 @@ class Folder(Door):
         self.right = read_index(self.out / "index.csv")
 
     def index(self) -> bool:
-        """Run the stage; return whether it accepted the folder. Refused, it must leave nothing."""
+        """Run the stage; return True if it accepted the folder. A refused folder must leave no output."""
         shutil.rmtree(self.out, ignore_errors=True)
         outputs = {
             "classes": "classes.txt",
@@ -357,7 +357,7 @@ class Folder(Door):
         return status == 0
 
     def entries(self) -> list[Entry]:
-        """Return the lines of the index, each of which must be sound."""
+        """Return the entries of the index after checking each one."""
         classes = (self.out / "classes.txt").read_text(encoding="utf-8").splitlines()
         entries, archive = read_index(self.out / "index.csv"), Archive(self.out / "images.zip")
         for entry in entries:
@@ -375,7 +375,7 @@ class Folder(Door):
 
 
 class Tags(Folder):
-    """tags.csv; half of the inputs mean the same as the valid table."""
+    """tags.csv; half of the inputs are equivalent to the valid table."""
 
     def make(self, random: Random) -> tuple[str, bytes]:
         if random.random() < 0.5:
@@ -383,7 +383,7 @@ class Tags(Folder):
         return "same", self._same(random)
 
     def _same(self, random: Random) -> bytes:
-        """Write the valid table in another of the ways of spreadsheets."""
+        """Return the valid table in another spreadsheet dialect."""
         rows = [line.split(",") for line in self.TABLE.splitlines()]
         delimiter = random.choice((",", ",", ";", "\t"))
         spaces, quotes = random.random() < 0.3, random.random() < 0.3
@@ -416,7 +416,7 @@ class Tags(Folder):
 
 
 class Classes(Folder):
-    """classes.txt."""
+    """classes.txt, read by index_data."""
 
     def make(self, random: Random) -> tuple[str, bytes]:
         return "classes", spoilt_text(random, "background\ncat\ndog\nbird\n")
@@ -436,7 +436,7 @@ class Classes(Folder):
 
 
 class Photos(Folder):
-    """A photo, through index_data, and many together through predict."""
+    """A photo read by index_data, and batches of photos read by predict."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -466,7 +466,7 @@ class Photos(Folder):
         return accepted
 
     def finish(self) -> None:
-        """Label the photos that have gathered; each is either labelled or named."""
+        """Run predict on the collected photos; each must be either labelled or named in an error."""
         photos = sorted(self.batch.iterdir())
         if not photos:
             return
@@ -489,26 +489,26 @@ class Photos(Folder):
 
 
 def plainly_decoded(content: bytes) -> Image.Image | None:
-    """Return what Pillow makes of a photo, None if it refuses or its pixels may be read in several ways."""
+    """Return a photo as decoded by Pillow; None if Pillow fails or the pixels are ambiguous."""
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
         if image.mode not in ("RGB", "L", "1", "CMYK") or image.has_transparency_data:
             return None
         return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception:  # whatever it is: then there is nothing to compare with
+    except Exception:  # any failure: no reference to compare with
         return None
 
 
 def alike(kept: Image.Image, plain: Image.Image) -> bool:
-    """Return whether an image is kept as it is, or as a JPEG of quality 95."""
+    """Return True if the pixels are unchanged, or equal to those of a JPEG of quality 95."""
     buffer = io.BytesIO()
     plain.save(buffer, "JPEG", quality=95)
     return any(np.array_equal(kept, other) for other in (plain, Image.open(buffer)))
 
 
 class Masks(Folder):
-    """A mask, through index_data."""
+    """A mask, read by index_data."""
 
     def make(self, random: Random) -> tuple[str, bytes]:
         ending, content = valid_mask(random)
@@ -528,7 +528,7 @@ class Masks(Folder):
 
 
 class Params(Door):
-    """params.yaml, through the command that writes a run's params."""
+    """params.yaml, read by the command that writes a run's params."""
 
     NAME = "params.yaml"
 
@@ -558,12 +558,12 @@ class Params(Door):
         return status == 0
 
     def expected(self) -> Any:
-        """Return the values that DVC reads."""
+        """Return the expected values, as read by DVC."""
         return loads_yaml((self.folder / "params.yaml").read_text(encoding="utf-8-sig"))
 
 
 class Ablations(Params):
-    """ablations.yaml, likewise."""
+    """ablations.yaml, read by the command that writes a run's params."""
 
     NAME = "ablations.yaml"
 
@@ -588,7 +588,7 @@ def saved_network(path: Path) -> Path:
 
 
 class Network(Door):
-    """network.pt, through predict."""
+    """network.pt, read by predict."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -599,7 +599,7 @@ class Network(Door):
         match random.randrange(4):
             case 0:
                 return "bytes", spoilt_bytes(random, self.valid)
-            case 1:  # where the structure is: its start and its end
+            case 1:  # the structure is at the start and at the end
                 head, tail = self.valid[:3000], self.valid[-3000:]
                 body = self.valid[3000:-3000]
                 return "ends", spoilt_bytes(random, head) + body + spoilt_bytes(random, tail)
@@ -663,7 +663,7 @@ class Network(Door):
 
 
 class Archives(Door):
-    """A zip, tar or tar.gz, by name and unpacked."""
+    """A zip, tar or tar.gz, read by name and extracted."""
 
     def make(self, random: Random) -> tuple[str, bytes]:
         files = {"a/1.txt": b"one" * 200, "a/b/2.bin": random.randbytes(3000), "ä.txt": b"", "z": bytes(9000)}
@@ -749,13 +749,13 @@ DOORS: dict[str, type[Door]] = {
 
 
 def cases(door: Door, name: str, seed: int, numbers: Sequence[int]) -> Iterator[tuple[int, str, bytes]]:
-    """Yield each input: its number, name and content."""
+    """Yield the number, name and content of each input."""
     for number in numbers:
         yield number, *door.make(Random(f"{seed} {name} {number}"))
 
 
 def try_door(name: str, seed: int, numbers: Sequence[int], seconds: float, failures: Path) -> "Counter[str]":
-    """Feed inputs until all are tried or time is over; return how many were accepted, refused, wrong."""
+    """Run inputs until all are done or time is up; count the accepted, refused and wrong inputs."""
     counts: Counter[str] = Counter(accepted=0, refused=0, wrong=0)
     with tempfile.TemporaryDirectory() as folder:
         door = DOORS[name](Path(folder))
@@ -776,10 +776,10 @@ def try_door(name: str, seed: int, numbers: Sequence[int], seconds: float, failu
 def _tried(
     run: Callable[[], bool], door: str, number: int, label: str, content: bytes, failures: Path
 ) -> str:
-    """Run a case, which fails by an exception, by memory, or by taking so long that this process ends."""
+    """Run a case: an exception or too much memory makes it wrong, a hang ends this process."""
     place = failures / f"{door}-{number}-{Path(label).name}"
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content)  # a hang ends this process
+    place.write_bytes(content)  # kept if a hang ends this process
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     faulthandler.dump_traceback_later(HANG, exit=True)
     try:
@@ -787,7 +787,7 @@ def _tried(
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         if grown > MEMORY:
             raise Wrong(f"takes {grown / 1000:.0f} MB")
-    except Exception:  # whatever comes through is what is looked for
+    except Exception:  # any exception is a finding
         print(f"{door} {number}: see {place}\n{traceback.format_exc()[-3000:]}", file=sys.stderr, flush=True)
         return "wrong"
     finally:
@@ -797,7 +797,7 @@ def _tried(
 
 
 def fuzz(arguments: Sequence[str] | None = None) -> int:
-    """Try doors; print a line for each; return 1 if any input went wrong."""
+    """Fuzz the chosen doors; print one line for each; return 1 if any input was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--door", default="all", choices=("all", *DOORS))
     parser.add_argument("--inputs", type=int, default=1000, help="of each door")

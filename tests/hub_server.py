@@ -1,4 +1,4 @@
-"""A server on loopback that answers as the Hugging Face hub does, and misbehaves on demand."""
+"""A loopback server that answers like the Hugging Face hub and misbehaves on demand."""
 
 import hashlib
 import re
@@ -15,18 +15,18 @@ COMMIT = "5" * 40
 
 @dataclass
 class Hub:
-    """What the server has, and how it behaves.
+    """Content and behaviour of the server.
 
     Attributes:
-        repository: the only one.
-        files: its, by name.
-        etag: the SHA-256 that is told of each file; "": its own.
-        error: the status and the code of each answer to a HEAD.
-        token: without which the repository is gated.
-        sent: how much of the next answers to a GET is sent, in bytes, before the line is cut.
-        reset: lines are cut by a reset.
-        xet: files are told to be in Xet's storage, under this hash.
-        seen: what was asked for.
+        repository: name of the only repository.
+        files: contents of its files by name.
+        etag: SHA-256 reported for every file; "" reports the true one.
+        error: status and error code of every answer to HEAD.
+        token: token required to read the repository; "" requires none.
+        sent: bytes sent by each of the next answers to GET before the connection is cut.
+        reset: True cuts connections with a TCP reset.
+        xet: Xet hash reported for every file; "" reports none.
+        seen: received requests.
     """
 
     repository: str
@@ -46,7 +46,7 @@ class Hub:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The hub is at 127.0.0.1; contents are at localhost, where no token may be sent."""
+    """Serves metadata at 127.0.0.1 and contents at localhost, where no token may be sent."""
 
     hub: Hub
 
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.error:
             self._refuse(*self.hub.error)
         elif repository != self.hub.repository:
-            self._refuse(401, "RepoNotFound")  # as to users it does not know
+            self._refuse(401, "RepoNotFound")  # as the hub answers unknown users
         elif self.hub.token and token != f"Bearer {self.hub.token}":
             self._refuse(403 if token else 401, "GatedRepo")
         elif name not in self.hub.files:
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked, name = self.headers["Range"], self.path.removeprefix("/")
         if self.headers["Authorization"] or not self.headers["Host"].startswith("localhost"):
-            return self._refuse(404, "")  # also to what huggingface_hub asks about its user
+            return self._refuse(404, "")  # also for huggingface_hub's request about the user
         self.hub.seen.append(f"GET {name} {asked or ''}".strip())
         content = self.hub.files[name]
         first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[None]:
-    """The hub answers, within."""
+    """Run the server inside the context."""
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": hub})) as http:
         hub.port = http.server_port
         threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()

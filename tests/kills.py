@@ -1,9 +1,9 @@
-"""Kills the small pipeline at random moments, and compares what comes out with an undisturbed run.
+"""Kill the small pipeline at random moments and compare its results with an undisturbed run.
 
     PYTHONPATH=. python tests/kills.py --engine snakemake --kills 100 --seed 0
 
-A kill (SIGKILL) ends the engine and all its jobs at once; then the same command is given again. A pass ends
-when the command has gone through. Passes are repeated, each from nothing, until there were enough kills.
+A kill (SIGKILL) ends the engine and all its jobs at once; then the same command is started again. A pass
+ends when the command succeeds. Passes start from nothing and repeat until there were enough kills.
 """
 
 import argparse
@@ -28,17 +28,17 @@ COMMANDS = {
 }
 
 
-SHORTEST = 3.0  # seconds, in which an engine starts
+SHORTEST = 3.0  # seconds; time for an engine to start
 
 
 @dataclass
 class Outcome:
-    """What happened.
+    """Result of a disturbed run.
 
     Attributes:
-        passes: runs that went through in spite of the kills.
+        passes: number of passes that succeeded despite the kills.
         hits: number of kills by the stage that was running, "" if none.
-        differences: files that were not those of the undisturbed run.
+        differences: files that differ from those of the undisturbed run.
     """
 
     passes: int = 0
@@ -49,22 +49,22 @@ class Outcome:
 def disturb(
     tree: Tree, engine: str, kills: int, seed: int = 0, until: str = "report", longest: float = 30
 ) -> Outcome:
-    """Run the pipeline up to a stage, undisturbed and then in passes with so many kills in all.
+    """Run the pipeline up to a stage: first undisturbed, then in passes with `kills` kills in total.
 
     Args:
-        tree: where.
+        tree: working tree.
         engine: snakemake or dvc.
-        kills: number of kills.
-        seed: of the moments.
-        until: the last stage.
-        longest: seconds after which a start is killed at the latest, enough for any stage. Moments are
-            spread evenly on a logarithmic scale, so that many kills hit one stage and every pass gets on.
+        kills: total number of kills.
+        seed: seed of the kill times.
+        until: last stage.
+        longest: maximum seconds before a kill, enough for any stage. Kill times are spread evenly on a
+            logarithmic scale, so that many kills hit one stage and every pass makes progress.
     """
     command, moments, outcome = [*COMMANDS[engine], until], random.Random(seed), Outcome()
     tree.run(*command)
     expected = final_files(tree.folder)
     while outcome.hits.total() < kills:
-        tree.run("git", "clean", "-dfxq")  # back to nothing: no result, no cache, no checkpoint
+        tree.run("git", "clean", "-dfxq")  # remove all results, caches and checkpoints
         process = tree.start(*command)
         while outcome.hits.total() < kills:
             try:
@@ -89,7 +89,7 @@ def disturb(
 
 
 def final_files(folder: Path) -> dict[str, str]:
-    """Checksums of all results, by path."""
+    """Return the SHA-256 checksum of each result file, by path."""
     results = folder / "results" / "main"
     return {
         str(file.relative_to(results)): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -99,7 +99,7 @@ def final_files(folder: Path) -> dict[str, str]:
 
 
 def running_stage(group: int) -> str:
-    """The stage that a process of the group runs, if any."""
+    """Return the stage that a process of the group runs, or an empty string."""
     commands = subprocess.run(
         ["pgrep", "-g", str(group), "-af", "plda"], capture_output=True, text=True
     ).stdout
@@ -108,15 +108,15 @@ def running_stage(group: int) -> str:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a process and all that it has started, as far as they are alive."""
+    """Kill the process group of a process, if it still exists."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     if process.stdout and not process.stdout.closed:
-        process.communicate()  # ends when the last of them has closed its output
+        process.communicate()  # returns when all of them have closed the output
 
 
 def main() -> int:
-    """Return 1 if a file differs."""
+    """Run the command line; return 1 if a file differs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""A server on loopback that misbehaves on demand."""
+"""A loopback HTTP server that misbehaves on demand."""
 
 import re
 import threading
@@ -15,19 +15,19 @@ CONTENT = np.random.default_rng(0).bytes(1_000_000)
 
 @dataclass
 class File:
-    """What the server has under a path, and how it behaves; lists are used up answer by answer."""
+    """Content and behaviour of one path; each answer consumes one item of each list."""
 
     content: bytes = CONTENT
     etag: str | None = '"1"'
     modified: str | None = None
-    cut: list[float] = field(default_factory=list)  # shares of the answer after which the line goes dead
+    cut: list[float] = field(default_factory=list)  # fraction of each answer sent before a cut
     status: list[int] = field(default_factory=list)
     ranges: bool = True
     if_range: bool = True
-    length: int | None = -1  # what Content-Length says: -1 the truth, None nothing
+    length: int | None = -1  # Content-Length; -1: the true length, None: no header
     redirect: str = ""
-    seconds: float = 0.0  # for the whole answer
-    stall: float = 0.0  # before anything is said
+    seconds: float = 0.0  # duration of the whole answer
+    stall: float = 0.0  # delay before the answer
 
 
 class Server(ThreadingHTTPServer):
@@ -47,7 +47,7 @@ class Server(ThreadingHTTPServer):
         return [asked for seen, asked, _ in self.seen if seen == path]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # clients are killed here
+        pass  # clients are killed on purpose
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server that answers, within."""
+    """Run the server inside the context."""
     running = Server()
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     try:

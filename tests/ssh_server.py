@@ -1,4 +1,4 @@
-"""An SSH server on loopback for the user that asks for it, with keys of its own: Debian's openssh-server."""
+"""An SSH server (Debian's openssh-server) on loopback for the current user, with separate keys."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")  # not on every user's path
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")  # often not on a user's PATH
 PATIENCE = 20  # seconds
 CONFIGURATION = """\
 ListenAddress 127.0.0.1
@@ -27,7 +27,7 @@ Subsystem sftp internal-sftp
 
 @dataclass(frozen=True)
 class SSHServer:
-    """Where it listens, and the private key that it lets in."""
+    """The port of the server and the private key that it accepts."""
 
     port: int
     key: Path
@@ -35,10 +35,10 @@ class SSHServer:
 
 @contextmanager
 def serving_ssh(folder: Path) -> Iterator[SSHServer]:
-    """Serve, within, from an empty folder that keeps keys, configuration and log."""
+    """Run the server inside the context; `folder`, initially empty, holds keys, configuration and log."""
     assert SSHD
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # which the daemon demands of root
+        Path("/run/sshd").mkdir(exist_ok=True)  # required by the daemon when run as root
     for name in ("host", "key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,4 +1,4 @@
-"""Runs that are compared: who shares what, bad input in words, the figures, and all of it once, small."""
+"""Ablation runs: shared stages, error messages, statistics and a small end-to-end comparison."""
 
 import json
 import math
@@ -61,12 +61,12 @@ def runs_of(folder: Path, params: dict[str, Any] | None = None, **fields: Any) -
 
 
 def own(runs: dict[str, dict[str, Stage]], run: str) -> set[str]:
-    """The stages that a run makes itself."""
+    """Return the stages that a run executes itself."""
     return {name for name, stage in runs[run].items() if stage.run == run}
 
 
 @pytest.mark.parametrize("file", ["ablations.yaml", *(f"docs/ablations/{name}.yaml" for name in STUDIES)])
-def test_a_shipped_comparison_fits_the_shipped_params(file: str) -> None:
+def test_shipped_ablations_fit_shipped_params(file: str) -> None:
     files = ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / file
     runs = read_runs(*files)
     assert list(runs) == ["main", *read_ablations(files[2]).full_names()]
@@ -80,12 +80,12 @@ def test_a_shipped_comparison_fits_the_shipped_params(file: str) -> None:
             assert "results/main" in stage.command or stage.run != "main"
 
 
-def test_a_run_like_main_shares_all(tmp_path: Path) -> None:
-    runs = runs_of(tmp_path, runs={"a": {"train_cam.head_lr_factor": 1}})  # 1.0 there
+def test_runs_equal_to_main_share_all_stages(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, runs={"a": {"train_cam.head_lr_factor": 1}})  # 1.0 in params.yaml
     assert runs["a-r"] == runs["main"]
 
 
-def test_an_ablation_of_the_segmenter_trains_no_cams(tmp_path: Path) -> None:
+def test_runs_with_other_segmenter_share_cam_stages(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, runs={"a": {}, "b": {"train_segmenter.epochs": 3}})
     assert own(runs, "b-r") == {"train_segmenter", "predict_masks", "evaluate", "report"}
     stage = runs["b-r"]["train_segmenter"]
@@ -106,18 +106,18 @@ def test_an_ablation_of_the_segmenter_trains_no_cams(tmp_path: Path) -> None:
     assert "--class-scores results/b-r/evaluate/classes.csv " in runs["b-r"]["report"].command
 
 
-def test_full_supervision_shares_all_before_the_segmenter(tmp_path: Path) -> None:
+def test_runs_with_full_supervision_share_earlier_stages(tmp_path: Path) -> None:
     full = {"train_segmenter.supervision": "masks"}
     runs = runs_of(tmp_path, full="full", baseline="weak", runs={"weak": {}, "full": full})
     assert own(runs, "full-r") == {"train_segmenter", "predict_masks", "evaluate", "report"}
 
 
-def test_another_draw_of_the_data_shares_but_the_backbone(tmp_path: Path) -> None:
+def test_runs_with_other_data_share_only_downloads(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, runs={"a": {}, "b": {"index_data.creatures.seed": 7}})
     assert own(runs, "b-r") == set(runs["main"]) - {"download_data", "download_backbone"}
 
 
-def test_a_run_shares_with_another_run(tmp_path: Path) -> None:
+def test_runs_share_stages_with_each_other(tmp_path: Path) -> None:
     adapted = {"train_cam.adaptation.enabled": False}
     late = {**adapted, "make_masks.refinement": []}
     runs = runs_of(tmp_path, runs={"a": {}, "b": adapted, "c": late, "d": {**late, "seed": 5}})
@@ -128,13 +128,13 @@ def test_a_run_shares_with_another_run(tmp_path: Path) -> None:
     assert own(runs, "d-r") == {*AFTER_CAMS, "report", "download_backbone"}  # equal settings are not enough
 
 
-def test_all_runs_share_common_changes_but_main_does_not(tmp_path: Path) -> None:
+def test_common_changes_apply_to_all_runs_except_main(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, common={"train_cam.epochs": 3}, runs={"a": {}, "b": {"train_cam.epochs": 4}})
     epochs = {run: stages["train_cam"].settings["train_cam"]["epochs"] for run, stages in runs.items()}
     assert epochs == {"main": 2, "a-r": 3, "b-r": 4}
 
 
-def test_the_folder_of_the_photos_keeps_its_name(tmp_path: Path) -> None:
+def test_runs_keep_the_photo_folder_path(tmp_path: Path) -> None:
     folder = "results/main/index_data/photos {x}"
     changes = {"source": "folder", "index_data.folder": folder}
     stage = runs_of(tmp_path, runs={"a": changes})["a-r"]["index_data"]
@@ -183,7 +183,7 @@ def test_the_folder_of_the_photos_keeps_its_name(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_input_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+def test_ablations_reject_invalid_fields(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         runs_of(tmp_path, **fields)
     assert str(error.value).startswith(f"{tmp_path}/ablations.yaml: ")
@@ -194,7 +194,7 @@ def test_bad_input_is_named(tmp_path: Path, fields: dict[str, Any], message: str
     ("content", "message"),
     [(None, "no such file"), ("a: [", "line 1: is not YAML"), ("", "must hold keys")],
 )
-def test_a_bad_file_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+def test_read_ablations_rejects_unreadable_file(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "ablations.yaml"
     if content is not None:
         path.write_text(content)
@@ -202,7 +202,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: str | None, message: str) 
         read_ablations(path)
 
 
-def test_a_run_has_a_whole_params_file(
+def test_ablations_write_complete_params_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = {"a": {"train_cam.lr": 1e-05, "infer_cams.scales": [0.5, 2.0]}}
@@ -218,7 +218,7 @@ def test_a_run_has_a_whole_params_file(
     assert capsys.readouterr().err == "ablations.yaml: has no run b-r\n"
 
 
-def test_mean_and_interval_by_hand() -> None:
+def test_mean_and_interval_match_manual_values() -> None:
     assert mean_and_sd([1.0, 2.0, 6.0]) == (3.0, pytest.approx(math.sqrt(7)))
     half = 4.302653 * math.sqrt(7) / math.sqrt(3)  # Student's t, 2 degrees of freedom, 97.5 %
     assert mean_and_interval([1.0, 2.0, 6.0]) == pytest.approx((3.0, 3 - half, 3 + half), abs=1e-5)
@@ -234,7 +234,7 @@ def comparison(tmp_path: Path) -> Ablations:
     return read_ablations(write_ablations(tmp_path, metrics=["m", "k.n"], repeats=repeats, runs=runs))
 
 
-def test_differences_are_taken_in_pairs(comparison: Ablations) -> None:
+def test_compare_takes_differences_in_pairs(comparison: Ablations) -> None:
     scores = {
         "a-r": {"m": 10.0}, "a-s": {"m": 20.0}, "a-t": {"m": 30.0},
         "b-r": {"m": 11.0}, "b-s": {"m": 22.0}, "b-t": {},
@@ -260,7 +260,7 @@ def test_differences_are_taken_in_pairs(comparison: Ablations) -> None:
     ]
 
 
-def test_shares_of_full_supervision_are_taken_in_pairs(tmp_path: Path) -> None:
+def test_compare_takes_fractions_of_full_run_in_pairs(tmp_path: Path) -> None:
     runs = {"a": {}, "b": {}, "full": {"train_segmenter.supervision": "masks"}}
     metrics = ["seeds.miou", "predictions.miou"]
     repeats: dict[str, dict[str, int]] = {"r": {"seed": 1}, "s": {"seed": 2}}
@@ -297,7 +297,7 @@ def test_shares_of_full_supervision_are_taken_in_pairs(tmp_path: Path) -> None:
     assert without.equals(table[without.columns])
 
 
-def test_one_pair_has_no_interval(comparison: Ablations) -> None:
+def test_summarise_omits_interval_of_one_pair(comparison: Ablations) -> None:
     scores: dict[str, dict[str, float]] = {name: {} for name in comparison.full_names()}
     scores |= {"a-r": {"m": 10.0}, "b-r": {"m": 9.0}, "b-s": {"m": 8.0}}
     summary = summarise(compare(scores, comparison), comparison)
@@ -305,8 +305,8 @@ def test_one_pair_has_no_interval(comparison: Ablations) -> None:
     assert "| b | 8.5 ± 0.7 | -1.0 0/1 |" in summary
 
 
-def test_the_page_shows_every_run(tmp_path: Path) -> None:
-    """Charts of a metric that no run has, of a run that has none, of one pair: nothing breaks."""
+def test_comparison_page_shows_every_run(tmp_path: Path) -> None:
+    """Charts also work for a metric of no run, a run without metrics and a single pair."""
     runs: dict[str, Any] = {
         "a": {},
         "b": {"train_cam.epochs": 3},
@@ -324,14 +324,14 @@ def test_the_page_shows_every_run(tmp_path: Path) -> None:
     scores["full-r"] = {"seeds.miou": 40.0, "predictions.miou": 70.0}
     page = page_of(compare(scores, ablations), scores, ablations)
     assert "Highest is b: +5.1 against a (95 % interval +4.9 to +5.3); the interval lies above 0." in page
-    assert "Nothing to compare with a." in page  # predictions: full is no rival
+    assert "Nothing to compare with a." in page  # predictions: the full run is not a rival
     assert page.count('role="img"') == 1 + 2 + 2 + 1  # the steps; levels and differences
     assert "segmentation from true masks: 70.0" in page
     assert "<code>train_cam.epochs: 3</code>" in page
     assert page == page_of(compare(scores, ablations), scores, ablations)
 
 
-def test_metrics_have_one_place(tmp_path: Path) -> None:
+def test_read_metrics_rejects_duplicates_and_non_numbers(tmp_path: Path) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     first.write_text(json.dumps({"seeds": {"miou": 1.5, "by": "otsu"}, "n": 2}))
     second.write_text(json.dumps({"n": 3, "gap": {"a": {"b": 4}}}))
@@ -345,7 +345,7 @@ def test_metrics_have_one_place(tmp_path: Path) -> None:
         read_metrics([tmp_path / "third.json"], ["n"])
 
 
-def test_incomplete_runs_are_refused(
+def test_compare_and_keep_reject_incomplete_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs_of(tmp_path)
@@ -358,7 +358,7 @@ def test_incomplete_runs_are_refused(
     assert not (tmp_path / "t.csv").exists()
 
 
-def test_an_experiment_leaves_tree_index_and_branches_alone(
+def test_keep_leaves_tree_index_and_branches_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def git(*arguments: str) -> str:
@@ -391,7 +391,7 @@ def test_an_experiment_leaves_tree_index_and_branches_alone(
     assert git("show", f"{ref}:replaced") == "other"
 
 
-def test_an_experiment_has_no_metrics_of_stages_that_its_run_did_not_make(tmp_path: Path) -> None:
+def test_run_files_drop_metrics_of_missing_stages(tmp_path: Path) -> None:
     runs = runs_of(tmp_path)
     files = run_files(runs["main"], {}, {"seed": 3})
     assert files.pop("params.yaml") == "seed: 3\n"
@@ -400,7 +400,7 @@ def test_an_experiment_has_no_metrics_of_stages_that_its_run_did_not_make(tmp_pa
 
 
 def plan(tree: Tree) -> dict[str, int]:
-    """How many jobs of each rule `snakemake ablations` would run now."""
+    """Return the number of jobs of each rule that `snakemake ablations` would run now."""
     text = tree.run("snakemake", "--dry-run", "ablations")
     jobs = re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE)
     return {rule: int(number) for rule, number in jobs if rule not in ("ablations", "total")}
@@ -416,7 +416,7 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     )
     tree.commit()
 
-    # every stage is made once: a-s0 is main, and b shares all that comes before the segmentation network
+    # every stage runs once: a-s0 equals main, and b shares all stages before the segmentation network
     after_segmenter = {"train_segmenter": 4, "predict_masks": 4, "evaluate": 4, "compare_runs": 1}
     cams = {
         "download_backbone": 2,
@@ -440,7 +440,7 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     }
     assert (tmp_path / "logs/b-s1/train_segmenter.benchmark.tsv").exists()
 
-    # the table's figures are those of the metrics files
+    # the table has the values of the metrics files
     scores = {
         run: json.loads((tmp_path / "results" / run / "evaluate/metrics.json").read_text())["predictions"][
             "miou"
@@ -464,7 +464,7 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     page = (tmp_path / "results/ablations.html").read_text()
     assert page.count('role="img"') >= 2 and f"{np.mean(values):.1f}" in page
 
-    # DVC knows each run by its name
+    # DVC keeps each run as an experiment of the same name
     tree.commit()
     kept = tree.make("adopt-ablations")
     assert "Kept as DVC experiments: a-s0, a-s1, b-s0, b-s1" in kept
@@ -481,11 +481,11 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     shown = tree.run("dvc", "exp", "show", "--csv")
     assert all(f"\n{name}," in shown for name in ("a-s0", "a-s1", "b-s0", "b-s1"))
 
-    # where a run runs changes nothing
+    # compute settings do not change the plan
     tree.set("compute.workers", 1)
     assert plan(tree) == {}
 
-    # another late value of one run redoes the later stages of that run
+    # a changed late value of one run reruns only that run's later stages
     changed = yaml.safe_load((tmp_path / "ablations.yaml").read_text())
     changed["runs"]["b"]["train_segmenter.lr"] = 0.002
     write_ablations(tmp_path, **changed)

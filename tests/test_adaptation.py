@@ -1,4 +1,4 @@
-"""The adaptation's formulas against plain loops in float64, and their gradients."""
+"""Formulas of the adaptation compared with float64 loops, and their gradients."""
 
 import copy
 import math
@@ -30,9 +30,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 TAGS = torch.tensor([[1.0, 0, 1], [0, 1, 0]], dtype=torch.float64)
 
 
-def test_confident_pixels() -> None:
+def test_confident_matches_formula() -> None:
     maps = random(B, C, H, W)
-    maps[0, 2] = -1  # a tagged class that responds nowhere
+    maps[0, 2] = -1  # a tagged class without positive response
     given = maps.clone()
     found = confident(maps, TAGS, 0.6)
     for b in range(B):
@@ -47,7 +47,7 @@ def test_confident_pixels() -> None:
     assert torch.equal(maps, given)
 
 
-def test_erased_pixels_are_gone_and_all_others_stay() -> None:
+def test_erase_replaces_only_source_pixels() -> None:
     image = random(B, 3, 2 * H, 2 * W)
     source = confident(random(B, C, H, W), TAGS, 0.6)
     colour = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_erased_pixels_are_gone_and_all_others_stay() -> None:
                 assert torch.equal(erased[b, :, y, x], expected)
 
 
-def test_source_goes_before_target() -> None:
+def test_domain_labels_prefer_source_over_target() -> None:
     source = torch.tensor([[[[True, True, False, False]]]])
     target = torch.tensor([[[[True, False, True, False]]]])
     assert domain_labels(source, target).flatten().tolist() == [0, 0, 1, 255]
@@ -121,7 +121,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_losses_are_their_formulas(name: str) -> None:
+def test_losses_match_formulas(name: str) -> None:
     loss, by_loops, shape = CASES[name]
     labels = labels_for(name)
     ours, theirs = (random(*shape).requires_grad_() for _ in range(2))
@@ -138,12 +138,12 @@ def test_losses_are_their_formulas(name: str) -> None:
     assert (single.grad.double() - theirs.grad).abs().max() < 1e-5
 
 
-def test_losses_have_their_gradients() -> None:
+def test_losses_pass_gradcheck() -> None:
     labels = labels_for("supervision")
     assert torch.autograd.gradcheck(
         lambda s: supervision_loss(s, labels), random(B, C, H, W).requires_grad_()
     )
-    # the entropy weight is detached: the check holds for the loss with that weight held fixed
+    # the entropy weight is detached, so gradcheck uses the loss with this weight fixed
     labels = labels_for("adversarial")
     logits = random(B, C, 2, H, W)
     p = logits.softmax(dim=2)
@@ -163,7 +163,7 @@ def test_losses_have_their_gradients() -> None:
     torch.testing.assert_close(x.grad, y.grad, rtol=0, atol=1e-12)
 
 
-def test_nothing_labelled_costs_nothing() -> None:
+def test_losses_are_zero_without_labels_or_with_one_class() -> None:
     logits = random(B, C, 2, H, W).requires_grad_()
     loss = adversarial_loss(logits, torch.full((B, C, H, W), IGNORED))
     loss.backward()
@@ -174,10 +174,10 @@ def test_nothing_labelled_costs_nothing() -> None:
     one_class[:, 2, 1:3] = True
     assert (
         float(supervision_loss(scores.detach(), one_class)) == 0
-    )  # the published balance: one class weighs nothing
+    )  # published class balance: a single class has weight 0
 
 
-def test_pseudo_labels_are_their_definition() -> None:
+def test_pseudo_labels_match_definition() -> None:
     height, width = 9, 8
     scores, image = 2 * random(B, C, height, width), random(B, 3, height, width).sigmoid()
     teaches = random(B, C, height, width, seed=5) > -0.5
@@ -198,10 +198,10 @@ def test_pseudo_labels_are_their_definition() -> None:
     assert labels.any()
 
 
-def test_finer_pseudo_labels_follow_what_the_maps_are_too_coarse_to_see() -> None:
-    """An object told from its ground by a texture only, under a map that reaches a third too far."""
+def test_pseudo_labels_use_image_finer_than_maps() -> None:
+    """The object differs from its background only in texture; its map is one third too wide."""
     image = torch.full((1, 3, 32, 32), 0.5)
-    image[..., :12] = (torch.arange(32)[:, None] + torch.arange(12)) % 2  # a chessboard: 3 of 8 columns
+    image[..., :12] = (torch.arange(32)[:, None] + torch.arange(12)) % 2  # a checkerboard in 3 of 8 columns
     scores = torch.full((1, 1, 8, 8), -3.0)
     scores[..., :4] = 3.0
     tags, teaches = torch.ones(1, 1), torch.ones(1, 1, 8, 8, dtype=torch.bool)
@@ -211,7 +211,7 @@ def test_finer_pseudo_labels_follow_what_the_maps_are_too_coarse_to_see() -> Non
     assert coarse[0, 1, :, 3].any()
 
 
-def test_the_gradient_is_reversed() -> None:
+def test_reverse_gradient_and_strength_match_formulas() -> None:
     x = random(3).requires_grad_()
     y = reverse_gradient(x, 0.3)
     assert torch.equal(x, y)
@@ -222,7 +222,7 @@ def test_the_gradient_is_reversed() -> None:
     assert reversal_strength(1.0) == pytest.approx(0.99991, abs=1e-5)
 
 
-def test_each_class_has_its_own_head() -> None:
+def test_domain_heads_are_separate_per_class() -> None:
     heads = DomainHeads(8, C).eval()
     features, where = torch.randn(B, 8, H, W), torch.rand(B, H, W) > 0.4
     logits = heads(features, 0.5, where)
@@ -237,8 +237,8 @@ def test_each_class_has_its_own_head() -> None:
         torch.testing.assert_close(logits[:, c], alone * where[:, None])
 
 
-def test_heads_on_the_labelled_pixels_lose_nothing() -> None:
-    """Loss and gradient are those of heads on the whole map."""
+def test_domain_heads_on_labelled_pixels_equal_whole_map() -> None:
+    """Loss and gradients equal those of heads on the whole map."""
     labels = labels_for("adversarial")
     labels[torch.rand(B, 1, H, W, generator=torch.Generator().manual_seed(2)).expand(-1, C, -1, -1) > 0.5] = (
         IGNORED
@@ -269,7 +269,7 @@ PUBLISHED = {
 
 
 def learner(baseline: str = "cam", **changes: Any) -> tuple[PldaLearner, dict[str, Tensor]]:
-    """Without dropout and with fixed batch statistics, so that losses can be compared."""
+    """Return a learner without dropout and with fixed batch statistics, so that losses are comparable."""
     torch.manual_seed(0)
     network = build_baseline(baseline, Backbone("resnet10", output_stride=8), C)
     torch.nn.init.normal_(network.head.weight, std=0.5)
@@ -277,7 +277,7 @@ def learner(baseline: str = "cam", **changes: Any) -> tuple[PldaLearner, dict[st
     return PldaLearner(network, C, Switches(**{**PUBLISHED, **changes})).eval(), batch
 
 
-def test_the_second_look_leaves_no_trace_in_batch_norm() -> None:
+def test_second_pass_does_not_update_batch_norm() -> None:
     network, batch = learner()
     plain = copy.deepcopy(network.network)
     network.train()(batch, 0.5)
@@ -287,7 +287,7 @@ def test_the_second_look_leaves_no_trace_in_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_weights_switch_the_parts_on_and_off(baseline: str) -> None:
+def test_learner_weights_scale_loss_parts(baseline: str) -> None:
     network, batch = learner(baseline, background="both")
     losses = network(batch, 0.5)
     _, parts = network.network.losses(batch["image"], batch["tags"])
@@ -303,7 +303,7 @@ def test_weights_switch_the_parts_on_and_off(baseline: str) -> None:
         assert bool(found["adversary"] > 0) == (adversary > 0)
 
 
-def test_adaptation_waits_for_its_warm_up() -> None:
+def test_learner_starts_adaptation_after_warmup() -> None:
     network, batch = learner(warmup=0.5, background="both")
     for progress, adapts in ((0.0, False), (0.49, False), (0.5, True), (0.9, True)):
         losses = network(batch, progress)
@@ -311,8 +311,8 @@ def test_adaptation_waits_for_its_warm_up() -> None:
         assert bool(losses["supervision"] > 0) == adapts
 
 
-def test_the_adversary_pushes_the_backbone_against_its_heads() -> None:
-    """The heads' own gradient does not depend on lambda; the backbone's is -lambda times the plain one."""
+def test_adversary_reverses_backbone_gradient() -> None:
+    """The heads' gradient does not depend on lambda; the backbone's is -lambda times the plain gradient."""
     gradients = {}
     for progress in (0.05, 0.2):
         network, batch = learner(supervision=0.0)
@@ -323,7 +323,7 @@ def test_the_adversary_pushes_the_backbone_against_its_heads() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
 
 
-def test_a_constant_reversal_does_not_rise() -> None:
+def test_constant_reversal_ignores_progress() -> None:
     assert reversal_strength(0.0, "constant") == reversal_strength(1.0, "constant") == 1
     gradients = []
     for progress in (0.05, 0.2):
@@ -334,8 +334,8 @@ def test_a_constant_reversal_does_not_rise() -> None:
     assert gradients[0].abs().max() > 0
 
 
-def test_the_adversary_may_act_on_earlier_features() -> None:
-    """On those of stage 3, which may be larger than the maps: nothing reaches stage 4 from it."""
+def test_adversary_on_stage3_gives_no_gradient_to_stage4() -> None:
+    """With features of stage 3, which may be larger than the maps, stage 4 gets no gradient."""
     network, batch = learner(features="stage3", supervision=0.0)
     network.network.backbone = Backbone("resnet10", output_stride=32).eval()
     batch["image"] = torch.randn(B, 3, 192, 192)
@@ -348,7 +348,7 @@ def test_the_adversary_may_act_on_earlier_features() -> None:
     assert reached == [True, True, True, False]
 
 
-def test_per_labelled_is_the_mean_over_labelled_pixels() -> None:
+def test_per_labelled_averages_over_labelled_pixels() -> None:
     network, batch = learner()
     over_all = network(batch, 0.5)["adversary"]
     other, _ = learner(per_labelled=True)
@@ -360,8 +360,8 @@ def test_per_labelled_is_the_mean_over_labelled_pixels() -> None:
     torch.testing.assert_close(over_all / over_labelled, labelled.float().mean())
 
 
-def test_a_published_step_is_the_formulas_put_together() -> None:
-    """Loss and gradients of the whole step, in the published positions, against the loops in float64."""
+def test_published_step_matches_combined_formulas() -> None:
+    """Loss and gradients of a whole step, at the published positions, compared with float64 loops."""
     network, batch = learner()
     image, tags = batch["image"], batch["tags"]
     loss = network(batch, 0.5)["loss"]
@@ -395,7 +395,7 @@ def test_a_published_step_is_the_formulas_put_together() -> None:
 
 
 @pytest.mark.parametrize("background", ["none", "image", "both"])
-def test_supervision_comes_from_both_looks_and_refined_maps(background: str) -> None:
+def test_supervision_uses_both_views_and_refined_maps(background: str) -> None:
     network, batch = learner("seam", adversary=0.0, background=background)
     output = network.network(batch["image"])
     source = confident(output.maps, batch["tags"], 0.6)

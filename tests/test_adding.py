@@ -1,4 +1,4 @@
-"""The pages that say how to add something, each followed to the letter in a copy of this tree."""
+"""The guides docs/adding-*.md and docs/stages.md, followed step by step in a copy of this tree."""
 
 import json
 import re
@@ -32,7 +32,7 @@ Path("workflow/archives.yaml").write_text(yaml.safe_dump(table))
 
 
 class Block(NamedTuple):
-    """A fenced block of a page; `path` is the new file that it is the text of."""
+    """A fenced block of a page; `path` is the new file with this content, if any."""
 
     path: str | None
     kind: str
@@ -45,18 +45,18 @@ def read_blocks(page: Path) -> list[Block]:
 
 
 class Copy(Tree):
-    """A clone of this working tree as it is, params included, in which a page can be followed."""
+    """A clone of this working tree with its real params, in which a guide is followed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         params = (ROOT / "params.yaml").read_text()
-        (folder / "params.yaml").write_text(params.replace("workers: 1", "workers: 0"))  # no process more
+        (folder / "params.yaml").write_text(params.replace("workers: 1", "workers: 0"))  # no worker process
         (folder / ".venv").mkdir()
-        (folder / ".venv/ready").touch()  # the environment is the one that runs this test
+        (folder / ".venv/ready").touch()  # use the environment that runs this test
         self.commit()
 
     def follow(self, page: Path) -> str:
-        """Write what the page says and run its commands, in order; what the commands said."""
+        """Write the page's files and run its commands in order; return the output of the commands."""
         said = ""
         for path, kind, text in read_blocks(page):
             if path:
@@ -86,7 +86,7 @@ PAGES = [*sorted((ROOT / "docs").glob("adding-*.md")), ROOT / "docs/stages.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_says_how_many_lines_it_takes(page: Path) -> None:
+def test_guide_states_correct_number_of_lines(page: Path) -> None:
     written = [
         line
         for path, kind, text in read_blocks(page)
@@ -101,7 +101,7 @@ def test_adding_a_baseline(copy: Copy) -> None:
     declaration = copy.folder / "dvc.yaml"
     text = declaration.read_text()
     assert text.count("      - plda/models/lse.py\n") == 3
-    declaration.write_text(text.replace("      - plda/models/lse.py\n", ""))  # `make deps` brings it back
+    declaration.write_text(text.replace("      - plda/models/lse.py\n", ""))  # `make deps` restores it
     said = copy.follow(ROOT / "docs/adding-a-baseline.md")
     assert re.search(r"^\.\.\. +\[100%\]", said, re.M), said  # its own test, the contract, PLDA
     assert torch.load(copy.result("train_cam/network.pt"))["architecture"]["head"] == "lse"
@@ -110,7 +110,7 @@ def test_adding_a_baseline(copy: Copy) -> None:
 
 def test_adding_a_refinement_and_then_a_stage(copy: Copy) -> None:
     said = copy.follow(ROOT / "docs/adding-a-refinement.md")
-    assert re.search(r"^\.\.\. +\[100%\]", said, re.M), said  # its own test, the contract, the names
+    assert re.search(r"^\.\.\. +\[100%\]", said, re.M), said  # its own test, the contract, the step names
     made = copy.result("make_masks")
     scores = json.loads((made / "background_scores.json").read_text())["scores"]
     assert list(scores) == ["seeds", "guided_filter"]
@@ -122,7 +122,7 @@ def test_adding_a_refinement_and_then_a_stage(copy: Copy) -> None:
     assert (copy.folder / "dvc.yaml").read_text().count("plda/masks/guided_filter.py") == 2
 
     said = copy.follow(ROOT / "docs/stages.md")
-    assert copy.dvc_ran(said) == [] and "Running stage 'count_classes'" in said  # nothing else
+    assert copy.dvc_ran(said) == [] and "Running stage 'count_classes'" in said  # no other stage ran
     table = pd.read_csv(copy.result("count_classes/classes.csv"))
     assert table["class"].tolist() == (copy.result("index_data/classes.txt")).read_text().split()
     assert table["percent"].sum() == pytest.approx(100, abs=0.1)

@@ -1,4 +1,4 @@
-"""Backbones of timm beyond those that tests/test_models.py compares with torchvision's."""
+"""timm backbones other than those that tests/test_models.py compares with torchvision."""
 
 from pathlib import Path
 
@@ -19,26 +19,26 @@ from plda.vision import timm
 IN_GATE = ("tf_efficientnet_lite0", "mobilenetv3_small_050", "test_vit", "convnext_atto", "test_resnet")
 
 
-def test_the_names_are_those_of_timms_registry() -> None:
+def test_architectures_match_timm_registry() -> None:
     assert architectures() == {*timm.list_models(), "resnet38d"}
 
 
 @pytest.mark.parametrize("name", IN_GATE)
-def test_networks_of_several_families_learn_with_plda_and_are_kept(name: str, tmp_path: Path) -> None:
+def test_backbone_families_train_with_plda_and_are_saved(name: str, tmp_path: Path) -> None:
     stride = own_stride(name)
     trained(name, stride)
     kept(name, stride, tmp_path)
 
 
-def test_a_network_that_pads_as_tensorflow_does_is_exported(tmp_path: Path) -> None:
+def test_network_with_tensorflow_padding_is_exported(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     assert exported("tf_efficientnet_lite0", 16, tmp_path) < 1e-3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for names in FAMILIES.values() for name in names])
-def test_every_network_of_the_table(name: str) -> None:
-    """What docs/measured/backbones.md says; `pytest -m slow`."""
+def test_backbone_table_matches_measurement(name: str) -> None:
+    """Compare with docs/measured/backbones.md; run by `pytest -m slow`."""
     table = (Path(__file__).parents[1] / "docs/measured/backbones.md").read_text()
     said = next(line for line in table.splitlines() if f"| {name} |" in line and " | " in line).split("|")
     found = row(name)
@@ -47,8 +47,8 @@ def test_every_network_of_the_table(name: str) -> None:
     ]
 
 
-def test_a_vision_transformer_gives_four_maps_of_images_of_any_size() -> None:
-    """The blocks at 1/4, 1/2, 3/4 and the end, normed; images that are no multiple of a patch are padded."""
+def test_vision_transformer_gives_maps_for_any_image_size() -> None:
+    """The maps are the normalised blocks at 1/4, 1/2, 3/4 and the end; images are padded to whole patches."""
     backbone = Backbone("vit_tiny_patch16_224", output_stride=16).eval()
     assert backbone.strides == dict.fromkeys(STAGES, 16)
     image = torch.rand(2, 3, 50, 71)
@@ -62,18 +62,18 @@ def test_a_vision_transformer_gives_four_maps_of_images_of_any_size() -> None:
         assert ours[stage].shape == (2, 192, 4, 5)
         assert torch.equal(ours[stage], expected)
     boundary = BoundaryNetwork(backbone)
-    assert boundary(image).shape == (2, 1, 13, 18)  # its maps are at stride 4 all the same
+    assert boundary(image).shape == (2, 1, 13, 18)  # its maps are nevertheless at stride 4
 
 
-def test_patches_of_14_pixels_are_a_stride_of_14() -> None:
+def test_reading_requires_stride_14_for_patches_of_14() -> None:
     assert reading("vit_small_patch14_dinov2", 14).strides == (14, 14, 14, 14)
     for stride in (8, 16, 32):
         with pytest.raises(ValueError, match=f"^output_stride: must be 14 with .* got {stride}$"):
             reading("vit_small_patch14_dinov2", stride)
 
 
-def test_networks_normalise_as_they_were_trained() -> None:
-    """Mean and deviation are timm's, and travel with the weights."""
+def test_backbone_normalises_with_timm_statistics() -> None:
+    """Mean and deviation come from timm and are saved with the weights."""
     image = torch.rand(1, 3, 64, 64)
     for name in ("tf_efficientnet_lite0", "resnet10", "vit_base_patch16_clip_224"):
         config = timm.get_pretrained_cfg(name)
@@ -92,7 +92,7 @@ def test_networks_normalise_as_they_were_trained() -> None:
 
 @pytest.mark.parametrize("name", ["resnet10", "tf_efficientnet_lite0", "test_vit"])
 @pytest.mark.parametrize("freeze", ["none", "stem", "all"])
-def test_what_is_frozen_does_not_learn(name: str, freeze: str) -> None:
+def test_frozen_layers_keep_their_weights(name: str, freeze: str) -> None:
     backbone = Backbone(name, output_stride=own_stride(name))
     backbone.freeze(freeze)
     network = build_baseline("cam", backbone, 2).train()
@@ -118,8 +118,8 @@ def test_what_is_frozen_does_not_learn(name: str, freeze: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "convnext_atto", "test_vit"])
-def test_inference_in_bfloat16_says_nearly_the_same(name: str) -> None:
-    """Weights of most layers are kept in bfloat16, those of stage 1 in float32 where there is one."""
+def test_inference_in_bfloat16_is_close_to_float32(name: str) -> None:
+    """Most layers have bfloat16 weights; stage 1, if the network has one, has float32 weights."""
     torch.manual_seed(0)
     stride = own_stride(name)
     network = SEGMENTER.build(Architecture("segmenter", name, stride, "frozen", "deeplabv2", ("a", "b")))
@@ -134,7 +134,7 @@ def test_inference_in_bfloat16_says_nearly_the_same(name: str) -> None:
     assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-def test_networks_that_do_not_fit_are_refused_before_anything_runs() -> None:
+def test_refuse_unfit_rejects_invalid_stride_and_network() -> None:
     from plda.errors import InputError
 
     def params(name: str, stride: int) -> dict:

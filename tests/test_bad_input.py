@@ -1,4 +1,4 @@
-"""Each kind of bad input: refused with status 2, naming file and field, and nothing half-written."""
+"""Each kind of bad input: exit status 2, a message with file and field, and no partial output."""
 
 import os
 import pickle
@@ -113,7 +113,7 @@ def spoil_no_rows(p: Photos) -> None:
     ],
     ids=lambda value: value.__name__.removeprefix("spoil_") if callable(value) else "",
 )
-def test_a_spoilt_folder_is_refused(
+def test_index_data_rejects_invalid_folder(
     photos: Photos, tmp_path: Path, refused: Refusal, spoil, words: list[str]
 ) -> None:
     spoil(photos)
@@ -124,7 +124,7 @@ def test_a_spoilt_folder_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_all_faults_are_told_at_once(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+def test_index_data_reports_all_errors_at_once(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
     photos.rows = ["a.jpg,train,horse,", "x.jpg,train,cat,", "c.jpg,dev,dog,"]
     photos.write()
     message = refused(photos.index, tmp_path / "out")
@@ -147,7 +147,7 @@ def test_all_faults_are_told_at_once(photos: Photos, tmp_path: Path, refused: Re
         ("classes.txt", "background\n", ["classes.txt", "needs 1 to 254 classes"]),
     ],
 )
-def test_a_wrong_table_is_refused(
+def test_index_data_rejects_invalid_table(
     photos: Photos, tmp_path: Path, refused: Refusal, name: str, text: str | None, words: list[str]
 ) -> None:
     (photos.folder / name).unlink()
@@ -197,7 +197,7 @@ def test_a_wrong_table_is_refused(
     ],
     ids=str,
 )
-def test_wrong_params_are_refused(tmp_path: Path, refused: Refusal, change, words: list[str]) -> None:
+def test_stage_rejects_invalid_params(tmp_path: Path, refused: Refusal, change, words: list[str]) -> None:
     params = write_params(tmp_path / "params.yaml", **change)
     out = tmp_path / "out"
     message = refused(
@@ -208,7 +208,7 @@ def test_wrong_params_are_refused(tmp_path: Path, refused: Refusal, change, word
     assert not out.exists()
 
 
-def test_params_that_are_no_yaml(tmp_path: Path, refused: Refusal) -> None:
+def test_stage_rejects_unreadable_params_file(tmp_path: Path, refused: Refusal) -> None:
     out = tmp_path / "out"
     (tmp_path / "params.yaml").write_text("seed: [1\n")
     for name, words in (("params.yaml", "not YAML"), ("absent.yaml", "no such file")):
@@ -224,8 +224,8 @@ def test_params_that_are_no_yaml(tmp_path: Path, refused: Refusal) -> None:
         assert words in message
 
 
-def test_snakemake_refuses_wrong_params_before_the_first_job(tmp_path: Path) -> None:
-    """The rules check the whole file while they are read."""
+def test_snakemake_rejects_invalid_params_before_first_job(tmp_path: Path) -> None:
+    """The rules validate the whole params.yaml when they are loaded."""
     for name in ("Snakefile", "dvc.yaml", "workflow", "plda", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
     write_params(tmp_path / "params.yaml", report__gallery=-1)
@@ -238,13 +238,15 @@ def test_snakemake_refuses_wrong_params_before_the_first_job(tmp_path: Path) -> 
 
 
 class Bomb:
-    """What a hostile checkpoint looks like."""
+    """An object that runs code when it is unpickled, as in a malicious checkpoint."""
 
     def __reduce__(self):
         return (os.mkdir, ("exploded",))
 
 
-def test_a_checkpoint_that_would_run_code(drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch) -> None:
+def test_stages_refuse_checkpoint_that_could_run_code(
+    drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     bomb = tmp_path / "bomb.pt"
     torch.save({"weights": Bomb()}, bomb)
@@ -264,7 +266,7 @@ def test_a_checkpoint_that_would_run_code(drawn: Path, tmp_path: Path, refused: 
         )
         assert f"{file}: refused" in message
         assert "could run code" in message
-    for field in ("cams", "segmenter"):  # the same as first weights
+    for field in ("cams", "segmenter"):  # the same file as initial weights
         params = write_params(tmp_path / "params.yaml", **{f"download_backbone__{field}__weights": str(bomb)})
         message = refused(
             run_stage,
@@ -278,7 +280,9 @@ def test_a_checkpoint_that_would_run_code(drawn: Path, tmp_path: Path, refused: 
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_network_of_other_classes_or_kind(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+def test_infer_cams_rejects_network_of_other_classes_or_kind(
+    drawn: Path, tmp_path: Path, refused: Refusal
+) -> None:
     from plda.models.saved import Architecture, save_network
 
     for kind, classes, words in (
@@ -301,15 +305,17 @@ def test_a_network_of_other_classes_or_kind(drawn: Path, tmp_path: Path, refused
         assert f"n.pt: {words}" in message
 
 
-def test_no_write_permission(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+def test_index_data_reports_missing_write_permission(
+    photos: Photos, tmp_path: Path, refused: Refusal
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     out.chmod(0o555)
-    if os.geteuid() == 0:  # root may write anywhere: be somebody else
+    if os.geteuid() == 0:  # root can write anywhere: switch to another user
         for path in (tmp_path, *tmp_path.parents):
             if path != Path("/") and path.stat().st_uid == 0 and path.is_relative_to("/tmp"):
                 path.chmod(path.stat().st_mode | 0o055)
-        photos.index(tmp_path / "warm")  # read everything that is imported late
+        photos.index(tmp_path / "warm")  # import all lazily imported modules first
         os.seteuid(65534)
     try:
         message = refused(photos.index, out)
@@ -320,8 +326,8 @@ def test_no_write_permission(photos: Photos, tmp_path: Path, refused: Refusal) -
     assert list(out.iterdir()) == []
 
 
-def test_no_disk_space(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
-    """On a real disk of 64 kB, where this process may mount one."""
+def test_stages_report_full_disk(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+    """Uses a mounted disk of 64 kB; skipped if this process may not mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = subprocess.run(
@@ -334,7 +340,7 @@ def test_no_disk_space(photos: Photos, tmp_path: Path, refused: Refusal) -> None
         (photos.folder / "b.jpg").write_bytes(encoded(Image.fromarray(noise), quality=95))
         message = refused(photos.index, disk)
         assert "images.zip: needs 0.1 MB, only 0.1 MB are free on its disk" in message
-        # space that runs out on the way
+        # the disk fills up during the write
         message = refused(
             run_stage,
             "download_backbone",

@@ -1,4 +1,4 @@
-"""The benchmarks that others run, on small sizes: they run, and what they compare is the same thing."""
+"""The benchmark scripts at small sizes: they run, and both sides of a comparison compute the same."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from conftest import ROOT
 
 
 def run(name: str, *flags: str) -> str:
-    """What a benchmark prints."""
+    """Run a benchmark; return its standard output."""
     command = [sys.executable, str(Path("benchmarks") / name), *flags]
     environment = {**os.environ, "PYTHONPATH": "."}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
@@ -18,15 +18,15 @@ def run(name: str, *flags: str) -> str:
     return done.stdout
 
 
-def test_the_published_step_computes_what_ours_does() -> None:
-    """The script itself refuses to time two things that differ."""
+def test_published_step_benchmark_matches_our_losses() -> None:
+    """The script itself fails if the two implementations differ."""
     said = run("published_step.py", "--tiny", "--rounds", "1")
     for term in ("tags", "minimum", "equivariance", "cross", "adversary", "supervision"):
         assert f"  {term} " in said
     assert said.count("ours, PLDA ") == 1
 
 
-def test_what_is_run_on_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
+def test_gpu_benchmark_runs_on_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     said = run("gpu.py", "--device", "cpu", "--tiny", "--out", str(out))
     rows = json.loads(out.read_text())["rows"]

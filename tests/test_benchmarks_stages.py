@@ -1,4 +1,4 @@
-"""benchmarks/stages.py: both tables have a line for every stage, with figures that can be."""
+"""benchmarks/stages.py: both tables have a line for every stage, with plausible values."""
 
 import os
 import shlex
@@ -14,16 +14,16 @@ from benchmarks import stages
 from benchmarks.stages import Cost, Run
 from plda.__main__ import STAGES, main
 
-REAL = ("download_data", "index_data")  # import no torch, which takes seconds
+REAL = ("download_data", "index_data")  # do not import torch, which takes seconds
 
 
-def test_costs_of_two_trees(
+def test_costs_compares_two_trees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measure, ran = stages.measure, []
 
     def in_this_process(run: Run, name: str) -> Cost:
-        """Most stages: importing torch a score of times would take minutes."""
+        """Run most stages in this process: importing torch 20 times would take minutes."""
         ran.append((name, run.folder.name))
         if name in REAL:
             return measure(run, name)
@@ -60,7 +60,7 @@ def test_costs_of_two_trees(
     assert all(0 < float(score) < 100 for score in scores[0][1::2])
 
 
-def test_growth() -> None:
+def test_growth_measures_each_stage_and_size() -> None:
     asked = ["index_data", "infer_cams"]
     options = ("--images", "8", "--factors", "1", "2", "--threads", "1", "--stages", *asked)
     told = subprocess.run(
@@ -79,6 +79,6 @@ def test_growth() -> None:
         ["infer_cams", "16"],
     ]
     assert all(float(figure) > 0 for row in rows for figure in row[2:7])
-    assert "x2 train_cam" not in told.stderr  # the network of the first size serves
+    assert "x2 train_cam" not in told.stderr  # the network of the first size is reused
     rest = [(1, Cost(3, 1, 1, 1)), (2, Cost(4, 1, 1, 1)), (4, Cost(8, 1, 1, 1))]
     assert stages.slope_ratio(rest) == "2.00"

@@ -1,4 +1,4 @@
-"""The page in a real browser: the system's Chromium, driven as people drive it, by mouse and by keyboard."""
+"""The report page in the system's Chromium, used by mouse and by keyboard."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has none for root
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
         yield browser
         browser.close()
@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, file: Path) -> Iterator[Page]:
-    """The page, opened from disk; nothing may be said on the console, nothing asked of a network."""
+    """Yield the page, opened from disk; console messages and network requests fail the test."""
     said: list[str] = []
     page = browser.new_page()
     page.on("console", lambda message: said.append(message.text))
@@ -64,7 +64,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def visible(page: Page, attribute: str) -> list[str]:
-    """The attribute of each image that is shown, in the order in which it is."""
+    """Return an attribute of each visible image, in display order."""
     rows = page.locator("article:visible").all()
     return [row.get_attribute(attribute) or "" for row in rows]
 
@@ -73,22 +73,22 @@ def training_images(page: Page) -> None:
     page.get_by_role("button", name="Training images").click()
 
 
-def test_unseen_images_are_shown_first(page: Page) -> None:
+def test_gallery_shows_unseen_images_first(page: Page) -> None:
     assert len(visible(page, "class")) == VAL
     assert page.get_by_role("status").inner_text() == f"{VAL} of {VAL} images shown"
     assert not page.get_by_role("button", name="more").is_visible()
 
 
-def test_more_images_on_demand(page: Page) -> None:
+def test_gallery_shows_more_images_on_demand(page: Page) -> None:
     training_images(page)
     assert len(visible(page, "class")) == 12
     page.get_by_role("button", name="Show 3 more").click()
     assert len(visible(page, "class")) == TRAIN
     focused = page.evaluate("[...document.activeElement.parentNode.children].indexOf(document.activeElement)")
-    assert focused == 12  # reading goes on where the new images begin
+    assert focused == 12  # the focus moves to the first new image
 
 
-def test_sorted_by_iou(page: Page) -> None:
+def test_gallery_sorts_by_iou(page: Page) -> None:
     training_images(page)
     before = visible(page, "data-score")
     for label, downwards in (("worst first", False), ("best first", True)):
@@ -106,7 +106,7 @@ def test_sorted_by_iou(page: Page) -> None:
     assert visible(page, "data-score") == before
 
 
-def test_filtered_by_class(page: Page) -> None:
+def test_gallery_filters_by_class(page: Page) -> None:
     training_images(page)
     every = [
         row.get_attribute("data-classes") or "" for row in page.locator("[data-split=train] article").all()
@@ -118,7 +118,7 @@ def test_filtered_by_class(page: Page) -> None:
     assert len(shown) == sum(chosen in tags.split() for tags in every) < len(every)
 
 
-def test_slider_by_keyboard_and_by_name(page: Page) -> None:
+def test_slider_works_by_keyboard_and_by_button(page: Page) -> None:
     training_images(page)
     page.get_by_role("button", name="one over another").click()
     slider = page.get_by_role("slider", name="Which picture lies on top")
@@ -142,7 +142,7 @@ def test_slider_by_keyboard_and_by_name(page: Page) -> None:
     assert captions.count() == 1 and captions.inner_text().startswith("pseudo-mask")
 
 
-def test_without_scripts_every_image_is_there(browser: Browser, file: Path) -> None:
+def test_gallery_shows_all_images_without_scripts(browser: Browser, file: Path) -> None:
     page = browser.new_page(java_script_enabled=False)
     page.goto(file.as_uri())
     assert page.locator("article:visible").count() == TRAIN + VAL
@@ -150,7 +150,7 @@ def test_without_scripts_every_image_is_there(browser: Browser, file: Path) -> N
     page.close()
 
 
-def test_nothing_is_wider_than_a_phone(page: Page) -> None:
+def test_page_fits_phone_width(page: Page) -> None:
     page.set_viewport_size(PHONE)
     for view in ("side by side", "one over another"):
         page.get_by_role("button", name=view).click()
@@ -159,8 +159,8 @@ def test_nothing_is_wider_than_a_phone(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("view", ["side by side", "one over another"])
-def test_nothing_keeps_people_out(page: Page, scheme: str, view: str) -> None:
-    """axe-core, the checker behind most browsers' own, finds nothing serious."""
+def test_page_passes_accessibility_check(page: Page, scheme: str, view: str) -> None:
+    """axe-core finds no violations."""
     page.emulate_media(color_scheme=scheme)
     page.get_by_role("button", name=view).click()
     for summary in page.locator("summary").all():
@@ -169,7 +169,7 @@ def test_nothing_keeps_people_out(page: Page, scheme: str, view: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_keeps_people_out_of_the_comparison(page: Page, comparison: Path, scheme: str) -> None:
+def test_comparison_page_passes_accessibility_check(page: Page, comparison: Path, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size(PHONE)
     page.goto(comparison.as_uri())
@@ -178,6 +178,6 @@ def test_nothing_keeps_people_out_of_the_comparison(page: Page, comparison: Path
 
 
 def findings(page: Page) -> list[tuple[str, str, str]]:
-    """What axe-core holds against the page: rule, weight, the first element."""
+    """Return the violations that axe-core finds: rule, impact, first element."""
     found = Axe().run(page).response["violations"]
     return [(rule["id"], rule["impact"], rule["nodes"][0]["html"]) for rule in found]

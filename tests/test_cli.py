@@ -1,4 +1,4 @@
-"""The command line: its help, its exit status, its words."""
+"""The command line: help, exit status and messages."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ def test_help_lists_stages_and_uses(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_help_of_a_stage_says_what_each_path_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_help_explains_paths(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
@@ -33,14 +33,14 @@ def test_help_of_a_stage_says_what_each_path_is(name: str, capsys: pytest.Captur
     assert "Args:" in text
 
 
-def test_a_missing_path_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_without_path_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["infer_cams", "--params", "params.yaml"])
     assert stop.value.code == 2
     assert "--cam-network" in capsys.readouterr().err
 
 
-def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_path: Path) -> None:
+def test_bad_input_shows_traceback_only_on_request(photos: Photos, tmp_path: Path) -> None:
     assert photos.index(tmp_path / "out") == 0
     (photos.folder / "a.jpg").unlink()
     arguments = ["index_data", "--params", str(tmp_path / "params.yaml")]
@@ -62,19 +62,19 @@ def test_bad_input_is_told_without_a_traceback_unless_asked(photos: Photos, tmp_
     assert InputError.__name__ in loud.stderr
 
 
-def test_stage_deletes_what_a_killed_one_left(photos: Photos, tmp_path: Path) -> None:
+def test_stage_deletes_temporary_file_of_killed_process(photos: Photos, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     ended = subprocess.Popen(["true"])
     ended.wait()
     left = out / f".images.zip.{ended.pid}.tmp"
     left.write_bytes(b"half")
-    (photos.folder / "a.jpg").unlink()  # the stage fails, and writes nothing
+    (photos.folder / "a.jpg").unlink()  # the stage fails and writes nothing
     assert photos.index(out) == 2
     assert not left.exists()
 
 
-def test_index_data_checks_another_folder(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+def test_index_data_folder_flag_overrides_params(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
     params = write_params(tmp_path / "params.yaml", source="folder", index_data__folder="elsewhere")
     files = {"archives": "a.json", "classes": "classes.txt", "index": "index.csv", "images": "images.zip"}
     paths = {name: tmp_path / "out" / file for name, file in files.items()}
@@ -85,7 +85,7 @@ def test_index_data_checks_another_folder(photos: Photos, tmp_path: Path, refuse
 @pytest.mark.parametrize(
     "given", [{}, {"OMP_WAIT_POLICY": "ACTIVE", "GLIBC_TUNABLES": "glibc.malloc.check=0"}]
 )
-def test_set_environment_leaves_the_users_values(given: dict[str, str], tmp_path: Path) -> None:
+def test_set_environment_keeps_user_values(given: dict[str, str], tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\n"

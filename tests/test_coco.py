@@ -1,4 +1,4 @@
-"""MS COCO 2014 as drawn in its own layout: what is read from it, how masks are painted, what is refused."""
+"""Drawn MS COCO 2014 in the original layout: the index, the masks and rejected inputs."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def read(coco: DrawnCoco) -> Source:
 
 
 def refusal(coco: DrawnCoco) -> str:
-    """What is said before any row is made."""
+    """Return the message of the error that is raised before any row is read."""
     with pytest.raises(InputError) as caught:
         read(coco)
     return str(caught.value)
@@ -46,10 +46,10 @@ def mask_of(rows: list[Row], split: str, place: int) -> np.ndarray:
     return read_mask(mask)
 
 
-# What is read
+# Rows
 
 
-def test_the_index(coco: DrawnCoco) -> None:
+def test_read_coco_gives_expected_rows(coco: DrawnCoco) -> None:
     source = read(coco)
     rows = list(source.rows)
     assert {split: [r.image for r in rows if r.split == split] for split in ("train", "val")} == coco.images
@@ -65,14 +65,14 @@ def test_the_index(coco: DrawnCoco) -> None:
         assert rows[0].content == archive.read("train2014/COCO_train2014_000000000009.jpg")
 
 
-def test_classes_stand_in_the_order_of_their_ids(coco: DrawnCoco) -> None:
+def test_read_coco_sorts_classes_by_id(coco: DrawnCoco) -> None:
     classes = read(coco).classes
     assert classes == CLASSES
     assert len(classes) == 81
     assert [classes[i] for i in (0, 1, 12, 80)] == ["background", "person", "stop sign", "toothbrush"]
 
 
-def test_every_row_passes_the_checks(coco: DrawnCoco) -> None:
+def test_read_coco_rows_pass_checks(coco: DrawnCoco) -> None:
     source = read(coco)
     checker = Checker(source, long_side=None)
     entries = [checker.check(row) for row in source.rows]
@@ -80,14 +80,14 @@ def test_every_row_passes_the_checks(coco: DrawnCoco) -> None:
     assert all(entries)
 
 
-def test_images_without_instances_are_left_out(coco: DrawnCoco) -> None:
+def test_read_coco_skips_images_without_instances(coco: DrawnCoco) -> None:
     rows = list(read(coco).rows)
     for split, number in (("train", 9 + 3 * 8), ("val", 42 + 3 * 4)):
         assert file_name(split, number) in zipfile.ZipFile(getattr(coco, split)).namelist()[-1]
         assert file_name(split, number) not in [row.image for row in rows]
 
 
-def test_a_crowd_alone_is_a_tag(coco: DrawnCoco) -> None:
+def test_read_coco_tags_image_with_only_a_crowd(coco: DrawnCoco) -> None:
     table = coco.tables["train"]
     table["annotations"] = [a for a in table["annotations"] if a["image_id"] != 9 or a["iscrowd"]]
     coco.save()
@@ -95,7 +95,7 @@ def test_a_crowd_alone_is_a_tag(coco: DrawnCoco) -> None:
     assert (row.image, row.tags) == (file_name("train", 9), ("person",))
 
 
-def test_rows_come_one_by_one(coco: DrawnCoco, monkeypatch) -> None:
+def test_read_coco_reads_rows_lazily(coco: DrawnCoco, monkeypatch) -> None:
     done: list[object] = []
 
     def noted(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -114,7 +114,7 @@ def test_rows_come_one_by_one(coco: DrawnCoco, monkeypatch) -> None:
     assert len(done) == 2 * 12
 
 
-def test_as_many_images_as_asked_for(tmp_path: Path) -> None:
+def test_draw_coco_draws_requested_number_of_images(tmp_path: Path) -> None:
     coco = draw_coco(tmp_path, train=3, val=1)
     assert coco.counts == {"train": 3, "val": 1, "classes": 81}
     assert len(list(read(coco).rows)) == 4
@@ -123,7 +123,9 @@ def test_as_many_images_as_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "below", [("", "", ""), ("train2014", "val2014", "annotations"), ("train2014", "", "")]
 )
-def test_folders_do_as_well(coco: DrawnCoco, tmp_path: Path, below: tuple[str, str, str]) -> None:
+def test_read_coco_accepts_unpacked_folders(
+    coco: DrawnCoco, tmp_path: Path, below: tuple[str, str, str]
+) -> None:
     folder = coco.unpack(tmp_path / "unpacked")
     train, val, annotations = (Packed(folder / name) for name in below)
     source = read_coco(train, val, annotations, coco.counts)
@@ -136,7 +138,7 @@ def test_folders_do_as_well(coco: DrawnCoco, tmp_path: Path, below: tuple[str, s
 # Masks
 
 
-def test_a_mask_at_chosen_pixels(coco: DrawnCoco) -> None:
+def test_read_coco_masks_have_expected_pixels(coco: DrawnCoco) -> None:
     rows = list(read(coco).rows)
     ids = mask_of(rows, "train", 0)
     assert ids.shape == (48, 64)
@@ -146,7 +148,7 @@ def test_a_mask_at_chosen_pixels(coco: DrawnCoco) -> None:
         (39, 39): PERSON,
         (20, 40): 0,
         (35, 25): DOG,  # smaller than the person, and earlier in the file
-        (47, 25): DOG,  # an instance stands before a crowd
+        (47, 25): DOG,  # an instance is in front of a crowd
         (47, 10): VOID,
         (59, 47): VOID,
         (60, 47): 0,
@@ -162,7 +164,7 @@ def test_a_mask_at_chosen_pixels(coco: DrawnCoco) -> None:
     assert [ids[20, x] for x in (2, 5, 12, 20, 32, 40, 62)] == [0, CAT, PERSON, CAT, 0, CAT, 0]
 
 
-def test_sides_and_axes_are_not_confused() -> None:
+def test_paint_keeps_width_and_height_apart() -> None:
     tall = Annotated(1, "a.jpg", width=20, height=50)
     (outline,) = polygon("cat", [(2, 30), (8, 30), (8, 45), (2, 45)])["segmentation"]
     tall.instances.append(Instance(CAT, False, 90, [outline]))
@@ -173,8 +175,8 @@ def test_sides_and_axes_are_not_confused() -> None:
 
 @pytest.mark.parametrize("first_is_smaller", [True, False, None])
 @pytest.mark.parametrize("labels", [(3, 7), (7, 3)])
-def test_the_smaller_instance_is_in_front(labels: tuple[int, int], first_is_smaller: bool | None) -> None:
-    """By the file's area, whatever the order and the classes are; of two equal ones the first."""
+def test_paint_puts_smaller_instance_in_front(labels: tuple[int, int], first_is_smaller: bool | None) -> None:
+    """By the `area` field, for any order and classes; with equal areas, the first instance."""
     image = Annotated(1, "a.jpg", 20, 20)
     areas = {True: (10.0, 11.0), False: (11.0, 10.0), None: (10.0, 10.0)}[first_is_smaller]
     for label, area in zip(labels, areas, strict=True):
@@ -184,7 +186,7 @@ def test_the_smaller_instance_is_in_front(labels: tuple[int, int], first_is_smal
     assert paint(image)[7, 12] == labels[first_is_smaller is False]
 
 
-def test_an_instance_stands_before_a_smaller_crowd() -> None:
+def test_paint_puts_instance_before_smaller_crowd() -> None:
     image = Annotated(1, "a.jpg", 20, 20)
     crowd = {"size": [20, 20], "counts": [0, 40, 360]}
     image.instances.append(Instance(3, True, 1.0, [crowd]))
@@ -195,8 +197,8 @@ def test_an_instance_stands_before_a_smaller_crowd() -> None:
     assert (ids[5, 1], ids[15, 1], ids[15, 9]) == (7, VOID, 0)
 
 
-def test_outlines_are_painted_as_pillow_would(coco: DrawnCoco) -> None:
-    """Another rasteriser differs at the outlines, nowhere else."""
+def test_paint_agrees_with_pillow_except_near_outlines(coco: DrawnCoco) -> None:
+    """Pillow's rasteriser may differ only near the outlines."""
     (_, images) = read_instances(Packed(coco.annotations), "annotations/instances_train2014.json")
     for image in images[2:8]:
         for instance in image.instances:
@@ -213,7 +215,7 @@ def filled(corners: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(image) > 0
 
 
-# Refusals
+# Rejected inputs
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def filled(corners: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         ),
     ],
 )
-def test_other_counts_are_refused(coco: DrawnCoco, name: str, words: str) -> None:
+def test_read_coco_rejects_unexpected_counts(coco: DrawnCoco, name: str, words: str) -> None:
     coco.counts[name] += 1
     assert refusal(coco) == f"{coco.annotations}: {words}"
 
@@ -237,7 +239,7 @@ RUNS = {"size": [48, 64], "counts": [48 * 64]}
 
 
 def annotation(**fields: Any) -> Change:
-    """The first annotation, of image 9, has other fields; None: lacks it."""
+    """Return a change that sets fields of the first annotation (image 9); None removes a field."""
 
     def change(table: dict[str, Any]) -> None:
         table["annotations"][0] |= fields
@@ -330,7 +332,7 @@ def image(**fields: Any) -> Change:
         (annotation(area=float("nan")), "is not JSON: NaN is no number"),
     ],
 )
-def test_wrong_annotations_are_refused(coco: DrawnCoco, change: Change, words: str) -> None:
+def test_read_coco_rejects_invalid_annotations(coco: DrawnCoco, change: Change, words: str) -> None:
     change(coco.tables["train"])
     coco.save()
     message = refusal(coco)
@@ -343,19 +345,19 @@ def test_wrong_annotations_are_refused(coco: DrawnCoco, change: Change, words: s
     [b"", b"{", b"\xff{}", b"[" * 100_000, b"PK"],
     ids=["nothing", "begun", "no text", "nested", "an archive"],
 )
-def test_what_is_no_json_is_refused(coco: DrawnCoco, content: bytes) -> None:
+def test_read_coco_rejects_invalid_json(coco: DrawnCoco, content: bytes) -> None:
     with zipfile.ZipFile(coco.annotations, "w") as archive:
         archive.writestr("instances_train2014.json", content)
     assert "instances_train2014.json: is not JSON" in refusal(coco)
 
 
-def test_a_list_instead_of_the_table(coco: DrawnCoco) -> None:
+def test_read_coco_rejects_json_list(coco: DrawnCoco) -> None:
     with zipfile.ZipFile(coco.annotations, "w") as archive:
         archive.writestr("instances_train2014.json", json.dumps([1]))
     assert refusal(coco) == f"{coco.annotations}: instances_train2014.json: field categories: is missing"
 
 
-def test_splits_of_other_categories_are_refused(coco: DrawnCoco) -> None:
+def test_read_coco_rejects_inconsistent_categories(coco: DrawnCoco) -> None:
     coco.tables["val"]["categories"][0]["name"] = "comb"
     coco.save()
     words = "instances_val2014.json: field categories: are not those of instances_train2014.json"
@@ -366,14 +368,14 @@ def test_splits_of_other_categories_are_refused(coco: DrawnCoco) -> None:
     assert "field categories: a name stands there twice" in refusal(coco)
 
 
-def test_missing_files_are_named(coco: DrawnCoco) -> None:
+def test_read_coco_names_missing_files(coco: DrawnCoco) -> None:
     repack(coco.train, {"train2014/COCO_train2014_000000000012.jpg": None})
     assert refusal(coco) == f"{coco.train}: holds no file COCO_train2014_000000000012.jpg"
     coco.annotations = coco.val
     assert refusal(coco) == f"{coco.val}: holds no file instances_train2014.json"
 
 
-def test_two_files_of_one_name_are_refused(coco: DrawnCoco, tmp_path: Path) -> None:
+def test_read_coco_rejects_duplicate_file_names(coco: DrawnCoco, tmp_path: Path) -> None:
     coco.train = coco.unpack(tmp_path / "unpacked")
     name = "COCO_train2014_000000000009.jpg"
     (coco.train / "small").mkdir()
@@ -381,7 +383,7 @@ def test_two_files_of_one_name_are_refused(coco: DrawnCoco, tmp_path: Path) -> N
     assert refusal(coco) == f"{coco.train}: holds more than one {name}: small/{name}, train2014/{name}"
 
 
-def test_an_image_of_another_size_is_found_by_the_checks(coco: DrawnCoco) -> None:
+def test_checker_rejects_image_of_another_size(coco: DrawnCoco) -> None:
     other = encoded(Image.new("RGB", (64, 50)))
     repack(coco.train, {"train2014/COCO_train2014_000000000009.jpg": other})
     source = read(coco)
@@ -393,7 +395,7 @@ def test_an_image_of_another_size_is_found_by_the_checks(coco: DrawnCoco) -> Non
 
 
 def repack(path: Path, changes: dict[str, bytes | None]) -> None:
-    """The same archive with other files; None: without them."""
+    """Rewrite an archive with changed files; None removes a file."""
     with zipfile.ZipFile(path) as archive:
         files = {name: archive.read(name) for name in archive.namelist()} | changes
     with zipfile.ZipFile(path, "w") as archive:

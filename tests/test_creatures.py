@@ -1,4 +1,4 @@
-"""The drawn scenes: the same whenever drawn, consistent with themselves, and cued as much as asked."""
+"""The drawn scenes: reproducible, consistent, and with the requested strength of the cue."""
 
 from functools import cache
 
@@ -23,7 +23,7 @@ def head_share(drawn: list[Scene]) -> float:
     return float(np.mean(parts[parts > 0] == TELLING))
 
 
-def test_a_scene_depends_on_its_arguments_only() -> None:
+def test_draw_depends_only_on_arguments() -> None:
     first = [draw(3, number, size=64) for number in range(4)]
     np.random.seed(0)
     state = np.random.get_state()[1]
@@ -35,14 +35,14 @@ def test_a_scene_depends_on_its_arguments_only() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 96, 128])
-def test_shapes_and_types(size: int) -> None:
+def test_draw_gives_expected_shapes_and_types(size: int) -> None:
     scene = draw(0, 0, size=size)
     assert scene.image.shape == (size, size, 3)
     assert scene.mask.shape == scene.parts.shape == (size, size)
     assert scene.image.dtype == scene.mask.dtype == scene.parts.dtype == np.uint8
 
 
-def test_mask_parts_and_tags_agree() -> None:
+def test_scene_mask_parts_and_tags_agree() -> None:
     drawn = scenes(60)
     counts = set()
     for scene in drawn:
@@ -51,7 +51,7 @@ def test_mask_parts_and_tags_agree() -> None:
         assert set(np.unique(scene.parts)) <= {0, TELLING, BODY}
         present = [CLASSES[label] for label in np.unique(scene.mask) if label > 0]
         assert scene.tags == tuple(present)
-        for name in present:  # what a tag stands for can be seen
+        for name in present:  # each tagged class is visible
             own = scene.mask == CLASSES.index(name)
             assert np.count_nonzero(own & (scene.parts == TELLING)) >= 12
             assert np.count_nonzero(own & (scene.parts == BODY)) >= 12
@@ -60,32 +60,32 @@ def test_mask_parts_and_tags_agree() -> None:
     assert {name for scene in drawn for name in scene.tags} == set(CLASSES[1:])
 
 
-def test_every_class_is_about_as_frequent() -> None:
+def test_classes_are_about_equally_frequent() -> None:
     tags = [name for scene in scenes(60) for name in scene.tags]
     frequencies = np.array([tags.count(name) for name in CLASSES[1:]]) / len(tags)
     assert np.abs(frequencies - 1 / KINDS).max() < 0.12  # of about 110 tags
 
 
 @pytest.mark.parametrize("body_cue", [0.0, 0.1, 1 / KINDS, 0.5, 0.88, 1.0])
-def test_body_cue_is_the_accuracy_of_the_best_guess(body_cue: float) -> None:
+def test_body_cue_equals_accuracy_of_best_guess(body_cue: float) -> None:
     rng, count = np.random.default_rng(0), 6000
     labels = rng.integers(1, KINDS + 1, count)
     lots, places = rng.random((2, count))
     hues = np.array([body_hue(int(k), body_cue, *at) for k, *at in zip(labels, lots, places, strict=True)])
     assert hues.min() >= 0 and hues.max() < 1
     expected = max(body_cue, 1 / KINDS)
-    error = 4 * np.sqrt(expected * (1 - expected) / count)  # four binomial deviations
+    error = 4 * np.sqrt(expected * (1 - expected) / count)  # four binomial standard deviations
     assert abs(np.mean(1 + np.floor(hues * KINDS) == labels) - expected) <= error
-    # and a guess by the most frequent class in each of 60 narrow bins of hue does no better than by arcs
+    # guessing the most frequent class in each of 60 narrow hue bins is no better than guessing by arcs
     bins = np.array(
         [np.bincount(labels[np.floor(hues * 60) == b], minlength=KINDS + 1).max() for b in range(60)]
     )
     assert (
         bins.sum() / count < expected + 0.08
-    )  # the rest is chance: each bin's best is picked after the fact
+    )  # margin for chance: the best class of a bin is chosen from the same data
 
 
-def test_the_cue_changes_nothing_but_colours() -> None:
+def test_body_cue_changes_only_colours() -> None:
     for number in range(5):
         with_cue, without = (draw(0, number, size=64, body_cue=cue) for cue in (1.0, 0.0))
         assert np.array_equal(with_cue.mask, without.mask)
@@ -93,8 +93,8 @@ def test_the_cue_changes_nothing_but_colours() -> None:
     assert any(not same(a, b) for a, b in zip(scenes(5, body_cue=1.0), scenes(5, body_cue=0.0), strict=True))
 
 
-def test_cued_bodies_have_the_hue_of_their_class() -> None:
-    """In the picture itself: with a full cue, the hues of two classes' bodies do not mix."""
+def test_body_hue_follows_class_with_full_cue() -> None:
+    """In the image, with a full cue, the body hues of two classes do not overlap."""
     angles: dict[int, list[complex]] = {label: [] for label in range(1, KINDS + 1)}
     for scene in scenes(40, body_cue=1.0):
         for label in np.unique(scene.mask[scene.mask > 0]):
@@ -106,7 +106,7 @@ def test_cued_bodies_have_the_hue_of_their_class() -> None:
         assert np.median(np.abs(away)) < np.pi / KINDS
 
 
-def test_part_size_is_the_share_of_the_telling_part() -> None:
+def test_part_size_equals_fraction_of_telling_part() -> None:
     shares = [head_share(scenes(30, part_size=part_size)) for part_size in (0.08, 0.18, 0.35)]
     assert shares == sorted(shares)
     assert shares == pytest.approx([0.08, 0.18, 0.35], rel=0.2)  # bodies are more often hidden or cut off
@@ -117,6 +117,6 @@ def test_part_size_is_the_share_of_the_telling_part() -> None:
     [("seed", -1), ("number", -1), ("size", 32), ("body_cue", 1.1), ("body_cue", -0.1), ("part_size", 0.0),
      ("part_size", 0.9), ("body_cue", float("nan"))],
 )  # fmt: skip
-def test_bad_arguments_are_refused_by_name(name: str, value: float) -> None:
+def test_draw_names_invalid_argument(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         draw(**{"seed": 0, "number": 0, name: value})

@@ -1,4 +1,4 @@
-"""Dense CRF against mean field by plain sums and against the library called directly; calls in processes."""
+"""Dense CRF compared with mean field by plain sums and with the library; calls in worker processes."""
 
 import itertools
 import multiprocessing
@@ -50,13 +50,13 @@ def library() -> ModuleType:
 
 
 def bump(height: int, width: int, y: float, x: float, sd: float) -> np.ndarray:
-    """A (height, width) blob that is 1 at (y, x)."""
+    """Return a (height, width) blob with value 1 at (y, x)."""
     rows, columns = np.mgrid[:height, :width]
     return np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * sd**2))
 
 
 def scene(height: int = 61, width: int = 83, noise: float = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An ellipse and a box on a ground, and maps of both that are too small and beside the middle.
+    """Return an ellipse and a box on a background, with maps that are too small and off centre.
 
     Returns:
         (H, W, 3) uint8 image, (H, W) true class ids, (2, H, W) maps.
@@ -77,13 +77,13 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 def start(maps: np.ndarray, background: float) -> np.ndarray:
-    """(1 + K, H, W) float32 probabilities of background and classes."""
+    """Return (1 + K, H, W) float32 initial probabilities of background and classes."""
     scores = np.concatenate([np.full((1, *maps.shape[1:]), background), maps]).astype(np.float32)
     return (scores / scores.sum(axis=0)).clip(1e-5, 1)
 
 
 def marginals(library: ModuleType, image: np.ndarray, maps: np.ndarray, background: float, **p: Any) -> Any:
-    """Q, (1 + K, H, W) float32, by the library's own names."""
+    """Return Q, (1 + K, H, W) float32, computed directly by the library."""
     labels, height, width = start(maps, background).shape
     field = library.DenseCRF2D(width, height, labels)
     field.setUnaryEnergy(-np.log(start(maps, background)).reshape(labels, -1))
@@ -95,7 +95,7 @@ def marginals(library: ModuleType, image: np.ndarray, maps: np.ndarray, backgrou
 
 
 def by_plain_sums(image: np.ndarray, maps: np.ndarray, background: float, **p: Any) -> np.ndarray:
-    """The docstring's mean field with every kernel entry written out, float64."""
+    """Compute the mean field of `crf`'s docstring in float64 with all kernel entries."""
     height, width = image.shape[:2]
     place = np.stack(np.mgrid[:height, :width], axis=-1).reshape(-1, 2).astype(float)
     colour = image.reshape(-1, 3).astype(float)
@@ -116,7 +116,7 @@ def by_plain_sums(image: np.ndarray, maps: np.ndarray, background: float, **p: A
 
 
 def times(a: float, b: float, rest: float = 0) -> tuple[float, int]:
-    """What workers do here: a product and where it was made, after a rest of some seconds."""
+    """Wait `rest` seconds in a worker process; return a product and the process id."""
     time.sleep(rest)
     return a * b, os.getpid()
 
@@ -125,7 +125,7 @@ def divided(a: float, b: float) -> float:
     return a / b
 
 
-def test_a_missing_library_is_told_with_the_field_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_crf_library_error_names_field_and_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     image, _, maps = scene()
     with pytest.raises(InputError, match=r"params: make_masks\.refinement: a dense CRF .*`make crf`.*g\+\+"):
@@ -134,7 +134,7 @@ def test_a_missing_library_is_told_with_the_field_and_the_command(monkeypatch: p
         crf(image, maps, 0.3, **USUAL)
 
 
-def test_a_worker_imports_neither_torch_nor_the_library() -> None:
+def test_crf_module_imports_neither_torch_nor_library() -> None:
     code = "import sys, plda.masks.crf; print(sorted({'torch', 'numpy', 'pydensecrf'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "['numpy']\n"
@@ -154,8 +154,8 @@ def test_a_worker_imports_neither_torch_nor_the_library() -> None:
         ),
     ],
 )
-def test_crf_is_mean_field_on_its_energy(changes: dict[str, float], mean: float, most: float) -> None:
-    """But for the lattice's error; a value that is half as large again would be further away."""
+def test_crf_matches_mean_field(changes: dict[str, float], mean: float, most: float) -> None:
+    """Up to the lattice's error; a parameter 1.5 times as large gives a larger difference."""
     image = scene(noise=12)[0][10:41, 20:61]
     maps = np.stack([bump(31, 41, 12, 14, 6), 0.7 * bump(31, 41, 22, 27, 6)])
     values = USUAL | changes
@@ -171,7 +171,7 @@ def test_crf_is_mean_field_on_its_energy(changes: dict[str, float], mean: float,
 
 
 def rivals(maps: np.ndarray) -> np.ndarray:
-    """The first map twice, but for a thousandth."""
+    """Return the first map twice, with noise of 0.1 %."""
     return maps[[0, 0]] * (1 + 1e-3 * np.random.default_rng(0).standard_normal(maps.shape))
 
 
@@ -179,11 +179,11 @@ def rivals(maps: np.ndarray) -> np.ndarray:
     ("change", "changes"),
     [
         (np.asarray, {}),
-        (rivals, {"iterations": 2, "appearance_weight": 20}),  # where both all but exclude background
+        (rivals, {"iterations": 2, "appearance_weight": 20}),  # where both nearly exclude background
         (np.asarray, {"smoothness_weight": 300, "appearance_weight": 1000}),  # where Q_k = Q_0 = 0
     ],
 )
-def test_the_winner_is_the_librarys(library: ModuleType, change: Any, changes: dict[str, float]) -> None:
+def test_crf_winner_matches_library(library: ModuleType, change: Any, changes: dict[str, float]) -> None:
     image, _, maps = scene()
     maps = change(maps).clip(0, 1).astype(np.float32)
     q = marginals(library, image, maps, BACKGROUND, **USUAL | changes)
@@ -198,7 +198,7 @@ def test_the_winner_is_the_librarys(library: ModuleType, change: Any, changes: d
 
 
 @pytest.mark.usefixtures("library")
-def test_one_class_grows_to_its_object() -> None:
+def test_crf_extends_one_class_to_its_object() -> None:
     image, truth, maps = scene()
     for k in (0, 1):
         refined = crf(image, maps[k : k + 1], BACKGROUND, **USUAL)
@@ -207,7 +207,7 @@ def test_one_class_grows_to_its_object() -> None:
 
 
 @pytest.mark.usefixtures("library")
-def test_two_classes_grow_to_their_objects() -> None:
+def test_crf_extends_two_classes_to_their_objects() -> None:
     image, truth, maps = scene()
     refined = crf(image, maps, BACKGROUND, **USUAL)
     for m, threshold, least, most in ((maps, BACKGROUND, 0.0, 0.65), (refined, 0.5, 0.95, 1.0)):
@@ -215,10 +215,10 @@ def test_two_classes_grow_to_their_objects() -> None:
         assert all(least < iou(named == k, truth == k) <= most for k in (1, 2))
 
 
-def test_a_networks_probabilities_follow_the_colours(library: ModuleType) -> None:
+def test_most_likely_follows_image_colours(library: ModuleType) -> None:
     image, truth, maps = scene()
     sure = start(maps, BACKGROUND)
-    rest = np.full((5, *truth.shape), 1e-3, np.float32)  # classes that the network all but excludes
+    rest = np.full((5, *truth.shape), 1e-3, np.float32)  # classes that the network nearly excludes
     probabilities = np.concatenate([sure, rest])
     probabilities /= probabilities.sum(axis=0)
     kept = probabilities.copy()
@@ -237,7 +237,7 @@ def test_a_networks_probabilities_follow_the_colours(library: ModuleType) -> Non
 
 
 @pytest.mark.usefixtures("library")
-def test_arguments_stay_as_they_are_and_the_result_is_the_same_again() -> None:
+def test_crf_is_deterministic_and_keeps_arguments() -> None:
     given = scene()[0], scene()[2]
     first, second = crf(*given, BACKGROUND, **USUAL), crf(*given, BACKGROUND, **USUAL)
     assert np.array_equal(first, second)
@@ -246,12 +246,12 @@ def test_arguments_stay_as_they_are_and_the_result_is_the_same_again() -> None:
 
 
 @pytest.mark.usefixtures("library")
-def test_any_layout_in_memory_will_do() -> None:
+def test_crf_accepts_any_memory_layout() -> None:
     image, _, maps = scene()
     expected = crf(image, maps, BACKGROUND, **USUAL)
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)  # as a torch image comes
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)  # layout of a torch image
     frozen = image.copy()
-    frozen.flags.writeable = False  # as a Pillow image comes
+    frozen.flags.writeable = False  # read-only, like a Pillow image
     for odd in (
         planes,
         frozen,
@@ -267,7 +267,7 @@ def test_any_layout_in_memory_will_do() -> None:
 
 
 @pytest.mark.usefixtures("library")
-def test_crf_in_processes_is_crf() -> None:
+def test_crf_gives_same_result_in_processes() -> None:
     image, _, maps = scene()
     calls = [(image, maps, background) for background in (0.2, 0.3, 0.4)]
     refine = partial(crf, **USUAL)
@@ -276,8 +276,8 @@ def test_crf_in_processes_is_crf() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_results_come_in_order(processes: int) -> None:
-    rests = [0.4, 0.0, 0.2, 0.0, 0.0, 0.1]  # the first is done last
+def test_in_processes_yields_results_in_order(processes: int) -> None:
+    rests = [0.4, 0.0, 0.2, 0.0, 0.0, 0.1]  # the first call finishes last
     results = list(in_processes(times, [(i, 10, rest) for i, rest in enumerate(rests)], processes))
     assert [product for product, _ in results] == [0, 10, 20, 30, 40, 50]
     assert all((pid == os.getpid()) == (processes == 1) for _, pid in results)
@@ -286,7 +286,7 @@ def test_results_come_in_order(processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_an_error_in_a_worker_comes_out_in_its_place(processes: int) -> None:
+def test_in_processes_raises_worker_error_in_order(processes: int) -> None:
     results = in_processes(divided, [(1, 1), (1, 2), (1, 0), (1, 4)], processes)
     assert [next(results), next(results)] == [1, 0.5]
     with pytest.raises(ZeroDivisionError):
@@ -296,7 +296,7 @@ def test_an_error_in_a_worker_comes_out_in_its_place(processes: int) -> None:
 
 
 @pytest.mark.parametrize(("processes", "ahead"), [(1, 0), (2, 4)])
-def test_endless_arguments_are_taken_as_needed(processes: int, ahead: int) -> None:
+def test_in_processes_takes_endless_arguments_lazily(processes: int, ahead: int) -> None:
     taken = 0
 
     def endless() -> Iterator[tuple[int, int]]:
@@ -311,7 +311,7 @@ def test_endless_arguments_are_taken_as_needed(processes: int, ahead: int) -> No
     assert not multiprocessing.active_children()
 
 
-def test_closing_early_ends_the_processes() -> None:
+def test_in_processes_ends_workers_when_closed() -> None:
     results = in_processes(times, ((i, 2) for i in itertools.count()), 2)
     _, pid = next(results)
     assert pid in {child.pid for child in multiprocessing.active_children()}
@@ -322,7 +322,7 @@ def test_closing_early_ends_the_processes() -> None:
 
 
 def untrained(drawn: Path, path: Path) -> Path:
-    """A segmentation network that has learnt nothing."""
+    """Save an untrained segmentation network; return its path."""
     classes = read_classes(drawn / "classes.txt")
     architecture = Architecture("segmenter", "resnet10", 16, "frozen", "lraspp", classes)
     torch.manual_seed(1)
@@ -331,7 +331,7 @@ def untrained(drawn: Path, path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("library")
-def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> None:
+def test_predict_masks_applies_crf_if_requested(drawn: Path, tmp_path: Path) -> None:
     data = {name: drawn / file for name, file in DATA.items()}
     network = untrained(drawn, tmp_path / "network.pt")
     made = {}
@@ -370,10 +370,10 @@ def test_predictions_are_refined_where_asked(drawn: Path, tmp_path: Path) -> Non
         assert estimates[False][entry.key] == pytest.approx(expected, abs=0.01)
     assert len(entries) == 4
     assert changed
-    assert estimates[True] == estimates[False]  # of what the network says, before the CRF
+    assert estimates[True] == estimates[False]  # computed from the network's output, before the CRF
 
 
-def test_predictions_are_refused_before_any_work(
+def test_predict_masks_checks_crf_library_before_work(
     drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)

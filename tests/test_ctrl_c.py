@@ -1,4 +1,4 @@
-"""Ctrl-C, which a terminal sends to all processes of a command: one line, status 130, and nothing remains."""
+"""Ctrl-C, which a terminal sends to all processes of a command: one message, status 130, no leftovers."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from plda.models.saved import Architecture, save_network
 
 
 class Command:
-    """A command in a session of its own, as a terminal starts it."""
+    """A command in its own session, as a terminal starts it."""
 
     def __init__(self, log: Path, name: str, **flags: Path) -> None:
         given = [text for flag, path in flags.items() for text in ("--" + flag.replace("_", "-"), str(path))]
@@ -32,7 +32,7 @@ class Command:
             )
 
     def stopped(self, after: float = 0, at: str = "", processes: int = 1) -> str:
-        """Press Ctrl-C once its log has `at`, so many `processes` run, and time passed; return its words."""
+        """Send Ctrl-C once the log has `at`, `processes` run and `after` seconds passed; return the log."""
         deadline = time.monotonic() + 120
         while at not in self._log.read_text() or len(members(self._process.pid)) < processes:
             assert time.monotonic() < deadline and self._process.poll() is None, self._log.read_text()
@@ -50,7 +50,7 @@ class Command:
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_ctrl_c_keeps_the_state_of_a_training(drawn: Path, tmp_path: Path, devices: int) -> None:
+def test_ctrl_c_keeps_training_state(drawn: Path, tmp_path: Path, devices: int) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
     write_params(
         params,
@@ -70,16 +70,16 @@ def test_ctrl_c_keeps_the_state_of_a_training(drawn: Path, tmp_path: Path, devic
 
 
 @pytest.mark.parametrize("after", [0.05, 0.5, 1.5])
-def test_ctrl_c_while_modules_are_imported(drawn: Path, tmp_path: Path, after: float) -> None:
+def test_ctrl_c_during_imports_ends_cleanly(drawn: Path, tmp_path: Path, after: float) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
     write_params(params, train_cam__epochs=200, compute__workers=1)
     process = Command(tmp_path / "log", "train_cam", params=params, **paths)
-    if after > 0.1:  # before, Python has no handler yet, and ends by the signal itself
+    if after > 0.1:  # earlier, Python has no handler yet and is ended by the signal
         assert process.stopped(after).splitlines()[-1].startswith("plda")
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_ctrl_c_ends_the_workers_of_a_stage(drawn: Path, tmp_path: Path, after: float) -> None:
+def test_ctrl_c_ends_worker_processes(drawn: Path, tmp_path: Path, after: float) -> None:
     names = read_classes(drawn / "classes.txt")
     architecture = Architecture("cam", "resnet10", 16, "frozen", "cam", names)
     save_network(tmp_path / "cam.pt", architecture, build(architecture).state_dict())
@@ -91,12 +91,12 @@ def test_ctrl_c_ends_the_workers_of_a_stage(drawn: Path, tmp_path: Path, after: 
     )
     paths = {name: drawn / file for name, file in DATA.items()} | {"cam_network": tmp_path / "cam.pt"}
     command = Command(tmp_path / "log", "infer_cams", params=params, **paths, cams=tmp_path / "cams.npz")
-    words = command.stopped(after, processes=4)  # with the resource tracker of multiprocessing
+    words = command.stopped(after, processes=4)  # including the resource tracker of multiprocessing
     assert words.splitlines()[-1] == "plda infer_cams: stopped by Ctrl-C"
     assert not list(tmp_path.glob("*cams.npz*"))
 
 
-def test_ctrl_c_leaves_no_half_of_a_data_set(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_partial_data_set(tmp_path: Path) -> None:
     params = write_params(tmp_path / "params.yaml", index_data__creatures__train=100_000)
     paths = {name: tmp_path / "out" / name for name in ("archives", "classes", "index", "images")}
     command = Command(tmp_path / "log", "index_data", params=params, **paths)

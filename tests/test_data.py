@@ -1,4 +1,4 @@
-"""Images of every kind, the index and its archive, crops that are a pure function of their seed."""
+"""Image formats, the index and its archive, and crops that depend only on their seed."""
 
 import io
 from pathlib import Path
@@ -28,7 +28,7 @@ def corners(image: Image.Image) -> list[tuple[int, ...]]:
     return [image.getpixel(xy) for xy in ((0, 0), (w - 1, 0), (0, h - 1), (w - 1, h - 1))]
 
 
-def test_grey_palette_and_16_bit_become_rgb() -> None:
+def test_read_image_converts_grey_palette_and_16_bit() -> None:
     grey = Image.linear_gradient("L")
     assert np.array_equal(read_image(encoded(grey, "PNG")), np.repeat(np.asarray(grey)[..., None], 3, axis=2))
     palette = Image.new("P", (4, 2), 1)
@@ -38,7 +38,7 @@ def test_grey_palette_and_16_bit_become_rgb() -> None:
     assert np.asarray(read_image(encoded(deep, "PNG")))[0, :, 0].tolist() == [0, 255, 128]
 
 
-def test_transparent_pixels_are_laid_over_white() -> None:
+def test_read_image_puts_transparency_on_white() -> None:
     image = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
     image.putpixel((1, 0), (10, 20, 30, 0))
     read = read_image(encoded(image, "PNG"))
@@ -48,7 +48,7 @@ def test_transparent_pixels_are_laid_over_white() -> None:
     assert corners(read_image(encoded(palette, "PNG", transparency=1))) == [(255, 255, 255)] * 4
 
 
-def test_cmyk_keeps_its_colours() -> None:
+def test_read_image_keeps_cmyk_colours() -> None:
     red = Image.new("RGB", (16, 16), (200, 30, 40))
     for kind in ("JPEG", "TIFF"):
         read = np.asarray(read_image(encoded(red.convert("CMYK"), kind)), float)
@@ -56,8 +56,8 @@ def test_cmyk_keeps_its_colours() -> None:
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_exif_rotation_is_undone(turn: int) -> None:
-    """A photo that is stored turned and says so is read as it was seen."""
+def test_read_image_applies_exif_orientation(turn: int) -> None:
+    """A photo that is stored rotated, with an EXIF orientation, is read upright."""
     upright = photo(48, 32)
     stored = {
         1: [],
@@ -82,7 +82,7 @@ def test_exif_rotation_is_undone(turn: int) -> None:
     assert (kept == content) == (turn == 1)
 
 
-def test_large_images_are_shrunk_and_their_masks_too(photos: Photos, tmp_path: Path) -> None:
+def test_index_data_shrinks_large_images_and_masks(photos: Photos, tmp_path: Path) -> None:
     assert photos.index(tmp_path, index_data__long_side=32) == 0
     entries = read_index(tmp_path / "index.csv")
     archive = Archive(tmp_path / "images.zip")
@@ -93,7 +93,7 @@ def test_large_images_are_shrunk_and_their_masks_too(photos: Photos, tmp_path: P
     assert set(np.unique(mask)) == {0, 1, VOID}
 
 
-def test_the_index_is_a_plain_table(photos: Photos, tmp_path: Path) -> None:
+def test_index_data_writes_plain_table(photos: Photos, tmp_path: Path) -> None:
     (photos.folder / "dogs").mkdir()
     (photos.folder / "dogs" / "a.jpg").write_bytes(encoded(photo(50, 20)))
     photos.rows.append("dogs/a.jpg,val,dog;cat,")
@@ -109,14 +109,14 @@ def test_the_index_is_a_plain_table(photos: Photos, tmp_path: Path) -> None:
     assert archive.read("images/a.jpg") == (photos.folder / "a.jpg").read_bytes()
 
 
-def test_the_same_folder_gives_the_same_bytes(photos: Photos, tmp_path: Path) -> None:
+def test_index_data_is_deterministic(photos: Photos, tmp_path: Path) -> None:
     for out in ("1", "2"):
         assert photos.index(tmp_path / out) == 0
     for name in ("index.csv", "images.zip", "classes.txt"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
-def test_masks_keep_their_ids_and_have_colours() -> None:
+def test_encode_mask_keeps_ids_and_adds_colours() -> None:
     ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
     content = encode_mask(ids)
     assert np.array_equal(read_mask(content), ids)
@@ -132,7 +132,7 @@ def training(**changes: object) -> Training:
     ).train_cam
 
 
-def test_an_item_is_a_function_of_seed_epoch_and_position(drawn: Path) -> None:
+def test_crop_depends_on_seed_epoch_and_position(drawn: Path) -> None:
     entries, archive = read_index(drawn / "index.csv", "train"), Archive(drawn / "images.zip")
     classes = (drawn / "classes.txt").read_text().split()
 
@@ -149,8 +149,8 @@ def test_an_item_is_a_function_of_seed_epoch_and_position(drawn: Path) -> None:
     assert item["tags"].tolist() == [float(c in entries[3].tags) for c in classes[1:]]
 
 
-def test_a_crop_and_its_mask_stay_together(drawn: Path) -> None:
-    """The mask is made from the image's own pixels, so it can be told from the crop whether they match."""
+def test_crop_aligns_image_and_mask(drawn: Path) -> None:
+    """The mask is computed from the image's pixels, so a crop shows whether image and mask match."""
     entries, archive = read_index(drawn / "index.csv", "train"), Archive(drawn / "images.zip")
 
     def bright(entry) -> np.ndarray:
@@ -172,7 +172,7 @@ def test_a_crop_and_its_mask_stay_together(drawn: Path) -> None:
             assert agree > agreement(item["mask"].roll(shift, (0, 1))), (position, shift)
 
 
-def test_augment_covers_its_range() -> None:
+def test_augment_covers_scale_range() -> None:
     image = torch.full((3, 40, 60), 128, dtype=torch.uint8)
     mask = torch.ones(40, 60, dtype=torch.uint8)
     shares = []
@@ -193,7 +193,7 @@ def test_augment_covers_its_range() -> None:
     assert max(shares) - min(shares) > 0.3
 
 
-def test_images_to_label_need_no_tags(photos: Photos, tmp_path: Path) -> None:
+def test_index_data_accepts_test_images_without_tags(photos: Photos, tmp_path: Path) -> None:
     photos.rows.append("d.jpg,test,,")
     (photos.folder / "d.jpg").write_bytes((photos.folder / "a.jpg").read_bytes())
     photos.write()
@@ -201,7 +201,7 @@ def test_images_to_label_need_no_tags(photos: Photos, tmp_path: Path) -> None:
     assert read_index(tmp_path / "index.csv", "test") == [Entry("images/d.jpg", "test", (), "", "", 40, 30)]
 
 
-def test_a_damaged_archive_is_named(photos: Photos, tmp_path: Path) -> None:
+def test_archive_error_names_damaged_file(photos: Photos, tmp_path: Path) -> None:
     assert photos.index(tmp_path) == 0
     path = tmp_path / "images.zip"
     whole = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""VOC 2012 with SBD and COCO 2014, drawn but laid out as published, from a server to the scores."""
+"""Drawn VOC 2012 with SBD and drawn COCO 2014 in the published layout, from download to scores."""
 
 import hashlib
 import tarfile
@@ -18,7 +18,7 @@ from plda.masks.folder import load_mask
 def publish(
     tree: Tree, server: Server, source: str, archives: dict[str, Path], counts: dict[str, int]
 ) -> None:
-    """Name the server's archives in the tree's table, each with a dead link in front, and set the source."""
+    """List the server's archives in the tree's table, each after a dead mirror, and set the source."""
     path = tree.folder / "workflow/archives.yaml"
     table = yaml.safe_load(path.read_text())
     table[source]["counts"] = counts
@@ -45,7 +45,7 @@ def split(tree: Tree, name: str) -> list[str]:
     return [entry.key for entry in read_index(tree.folder / "results/main/index_data/index.csv", name)]
 
 
-def test_voc_from_the_server_to_the_submission(tmp_path: Path, server: Server) -> None:
+def test_voc_runs_from_download_to_submission(tmp_path: Path, server: Server) -> None:
     (tmp_path / "tree").mkdir()
     tree, drawn = Tree(tmp_path / "tree"), draw_voc(tmp_path / "originals")
     archives = {"trainval": drawn.devkit, "sbd": drawn.extra, "test": drawn.test}
@@ -70,7 +70,7 @@ def test_voc_from_the_server_to_the_submission(tmp_path: Path, server: Server) -
     assert "Nothing to be done" in tree.run("snakemake", "--cores", "2", "all", "submission")
     asked = len(server.seen)
 
-    # an archive that is lost is only missed, and then had again, when a stage needs it
+    # a deleted archive is downloaded again only when a stage needs it
     (tree.folder / "downloads" / drawn.devkit.name).unlink()
     assert "Nothing to be done" in tree.run("snakemake", "--cores", "2", "all", "submission")
     tree.set("index_data.long_side", 40)
@@ -81,7 +81,7 @@ def test_voc_from_the_server_to_the_submission(tmp_path: Path, server: Server) -
     assert max(e.width for e in read_index(tree.folder / "results/main/index_data/index.csv")) == 40
 
 
-def test_coco_from_the_server_to_the_scores(tmp_path: Path, server: Server) -> None:
+def test_coco_runs_from_download_to_scores(tmp_path: Path, server: Server) -> None:
     (tmp_path / "tree").mkdir()
     tree, drawn = Tree(tmp_path / "tree"), draw_coco(tmp_path / "originals")
     archives = {"train": drawn.train, "val": drawn.val, "annotations": drawn.annotations}
@@ -95,8 +95,8 @@ def test_coco_from_the_server_to_the_scores(tmp_path: Path, server: Server) -> N
         assert mask.shape == (entry.height, entry.width)
 
 
-def test_the_plan_of_every_preset(tmp_path: Path) -> None:
-    """Each preset's params are right, and both engines can plan with them."""
+def test_presets_give_complete_plans(tmp_path: Path) -> None:
+    """Each preset has valid params, and Snakemake can plan with them."""
     tree = Tree(tmp_path)
     presets = sorted((ROOT / "workflow/presets").glob("*.yaml"))
     assert len(presets) >= 5

@@ -1,4 +1,4 @@
-"""Several processes do what one does; a signal or a lost process costs them nothing."""
+"""Several processes train like one; a signal or a lost process does not change the result."""
 
 import os
 import re
@@ -46,7 +46,7 @@ TRAINERS = ("cam", "plda", "plda, means over labelled pixels", "seam", "segmente
 
 @dataclass(frozen=True)
 class PartlyLabelled:
-    """The true mask of an image, or of every second image the last quarter: parts of unlike size."""
+    """True masks; every second one has only its last quarter, so that processes get parts of unequal size."""
 
     archive: Archive
 
@@ -58,7 +58,7 @@ class PartlyLabelled:
 
 
 def learner_of(kind: str, drawn: Path) -> nn.Module:
-    """The trainer's learner, without dropout: that is drawn for each process by itself."""
+    """Return the trainer's learner without dropout, which each process draws separately."""
     names = read_classes(drawn / "classes.txt")
     section = "segmenter" if kind == "segmenter" else "cam"
     head = {"segmenter": "deeplabv2", "seam": "seam", "boundary": ""}.get(kind, "cam")
@@ -72,7 +72,7 @@ def learner_of(kind: str, drawn: Path) -> nn.Module:
     if not kind.startswith("plda"):
         return TagLearner(network)
     with torch.no_grad():
-        network.head.weight.mul_(12)  # as if it had learnt: so small a score labels nothing
+        network.head.weight.mul_(12)  # imitates training: small scores label nothing
     switches = small_params()["train_cam"]["adaptation"]
     switches.pop("enabled")
     switches |= {"per_labelled": kind == "plda, means over labelled pixels", "background": "both"}
@@ -84,21 +84,21 @@ def learner_of(kind: str, drawn: Path) -> nn.Module:
 
 
 class Nowhere(Checkpoint):
-    """Keeps nothing: a state for every step would take longer than the step."""
+    """A checkpoint that saves nothing: saving a state after every step takes longer than the step."""
 
     def load(self) -> None: ...
     def save(self, state: dict[str, Any]) -> None: ...
 
 
 def losses(drawn: Path, devices: int, rank: int) -> dict[str, pd.DataFrame]:
-    """What each trainer's losses are in one of the processes, a row for each of STEPS steps."""
+    """Return each trainer's losses in one of the processes, one row for each of STEPS steps."""
     archive, names = Archive(drawn / "images.zip"), read_classes(drawn / "classes.txt")
     curves = {}
     for kind in TRAINERS:
-        # few, to be quick; SEAM takes maxima, where a rounding decides what counts: too much with few pixels
+        # few images, to be quick; SEAM needs more: with few pixels, rounding changes which maxima count
         entries = read_index(drawn / "index.csv", "train")[: 12 if kind == "seam" else 4]
         changes = {"epochs": STEPS, "batch_size": len(entries), "optimizer": "sgd", "lr": 0.001}
-        section = small_params()["train_cam"] | changes  # an epoch is a step
+        section = small_params()["train_cam"] | changes  # one step per epoch
         params = check(Params, small_params(compute__devices=devices, train_cam=section), "test")
         data: MaskedCrops | TaggedCrops = TaggedCrops(entries, archive, names, params.train_cam, 0)
         if kind in ("segmenter", "boundary"):
@@ -109,11 +109,11 @@ def losses(drawn: Path, devices: int, rank: int) -> dict[str, pd.DataFrame]:
     return curves
 
 
-def test_two_processes_train_as_one(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the same effective batch, step by step, every loss of every trainer; in a job of Slurm, too."""
+def test_two_processes_train_like_one(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All losses of all trainers agree at every step for the same effective batch, also in a Slurm job."""
     alone = losses(drawn, 1, 0)
     for name, value in {"NTASKS": "1", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)  # Fabric takes it for one whose processes srun has started
+        monkeypatch.setenv(f"SLURM_{name}", value)  # Fabric would assume that srun has started the processes
     with team(2, "gloo", partial(losses, drawn, 2)):
         shared = losses(drawn, 2, 0)
     for kind in TRAINERS:
@@ -122,10 +122,10 @@ def test_two_processes_train_as_one(drawn: Path, monkeypatch: pytest.MonkeyPatch
         print(f"{kind}: {difference.to_dict()}")
         assert difference.max() < 1e-4, f"{kind}: {difference}"
     learnt = alone["plda, means over labelled pixels"]
-    assert (learnt[["adversary", "supervision"]] > 0).any().all()  # so there was something to share
+    assert (learnt[["adversary", "supervision"]] > 0).any().all()  # the adaptation was active
 
 
-def test_a_share_of_a_batch_is_equal(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+def test_devices_must_divide_batch_size(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
     trainers = ("train_cam", "train_boundary", "relabel_masks", "train_segmenter")
     batches = {f"{name}__batch_size": 16 for name in trainers}
@@ -134,7 +134,7 @@ def test_a_share_of_a_batch_is_equal(drawn: Path, tmp_path: Path, refused: Refus
     assert "compute.devices: 8 processes cannot share a batch of 12 equally" in message
 
 
-def test_batch_norm_is_trained_together_or_not_at_all(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+def test_two_cpu_processes_require_frozen_batch_norm(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
     write_params(params, compute__devices=2)
     message = refused(run_stage, "train_cam", params, **paths)
@@ -142,7 +142,7 @@ def test_batch_norm_is_trained_together_or_not_at_all(drawn: Path, tmp_path: Pat
 
 
 class Run:
-    """A training as Snakemake starts it: in bash, which waits for it, its words through tee into a log."""
+    """A training as Snakemake starts it: from bash, which waits for it, and with tee writing the log."""
 
     def __init__(self, drawn: Path, folder: Path, devices: int) -> None:
         folder.mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ class Run:
         )
 
     def training(self) -> "Run":
-        """Itself, once an epoch has passed."""
+        """Wait for the first epoch; return self."""
         deadline = time.monotonic() + 300
         while not self._log.exists() or "epoch " not in self._log.read_text():
             assert time.monotonic() < deadline and self.bash.poll() is None, self._log.read_text()
@@ -178,18 +178,18 @@ class Run:
 
     @property
     def first(self) -> int:
-        """The process that was started, and that starts the others."""
+        """Return the process id of the main process, which starts the others."""
         (pid,) = children(self.bash.pid, "train_cam")
         return pid
 
     @property
     def second(self) -> int:
-        """The other process that trains."""
+        """Return the process id of the second training process."""
         (pid,) = children(self.first, "--multiprocessing-fork")
         return pid
 
     def end(self) -> tuple[int, str]:
-        """Status and words, once nothing of it runs any more."""
+        """Wait until all processes have ended; return the exit status and the log."""
         status = self.bash.wait(timeout=300)
         deadline = time.monotonic() + 60
         while members(self.bash.pid):
@@ -199,23 +199,23 @@ class Run:
 
 
 def children(pid: int, word: str) -> list[int]:
-    """Those of a process's children whose command line has a word."""
+    """Return the children of a process whose command line contains `word`."""
     pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in pids if word in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 def members(session: int) -> list[int]:
-    """The living processes of a session."""
+    """Return the running processes of a session."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             state, _, _, of, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(of) == session and state != "Z":
                 found.append(int(folder.name))
     return found
 
 
-def test_a_signal_is_a_polite_end(drawn: Path, tmp_path: Path) -> None:
+def test_training_resumes_after_signal(drawn: Path, tmp_path: Path) -> None:
     assert Run(drawn, tmp_path / "whole", 1).end()[0] == 0
     run = Run(drawn, tmp_path / "broken", 1).training()
     os.kill(run.first, signal.SIGTERM)
@@ -224,7 +224,7 @@ def test_a_signal_is_a_polite_end(drawn: Path, tmp_path: Path) -> None:
     assert re.search(r"plda train_cam: stopped by a signal after step \d+ of 45; the state is saved", words)
     assert "Traceback" not in words
     run = Run(drawn, tmp_path / "broken", 1).training()
-    os.killpg(run.bash.pid, signal.SIGUSR1)  # as Slurm does: bash, tee and who loads the data get it, too
+    os.killpg(run.bash.pid, signal.SIGUSR1)  # as Slurm does; bash, tee and data loaders receive it, too
     run.end()
     assert not run.network.exists()
     status, words = Run(drawn, tmp_path / "broken", 1).end()
@@ -233,8 +233,8 @@ def test_a_signal_is_a_polite_end(drawn: Path, tmp_path: Path) -> None:
     assert run.network.read_bytes() == (tmp_path / "whole" / "network.pt").read_bytes()
 
 
-def test_two_processes_end_together(drawn: Path, tmp_path: Path) -> None:
-    """By a signal to one, or as one is lost; what is resumed ends as if nothing had been."""
+def test_two_processes_stop_together_and_resume(drawn: Path, tmp_path: Path) -> None:
+    """After a signal to one process or the loss of one, a resumed training gives the undisturbed result."""
     assert Run(drawn, tmp_path / "whole", 2).end()[0] == 0
 
     run = Run(drawn, tmp_path / "broken", 2).training()
@@ -252,7 +252,7 @@ def test_two_processes_end_together(drawn: Path, tmp_path: Path) -> None:
 
     run = Run(drawn, tmp_path / "broken", 2).training()
     os.kill(run.first, signal.SIGKILL)
-    assert run.end()[0] == 128 + signal.SIGKILL  # and the second is gone, too
+    assert run.end()[0] == 128 + signal.SIGKILL  # the second process has ended, too
 
     status, words = Run(drawn, tmp_path / "broken", 2).end()
     assert status == 0
@@ -264,7 +264,7 @@ def absent(_rank: int) -> None:
     time.sleep(600)
 
 
-def test_a_process_that_does_not_answer_is_not_waited_for_without_end(
+def test_team_times_out_on_unresponsive_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("plda.training.team.LIMIT", timedelta(seconds=5))
@@ -276,7 +276,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for_without_end(
             distributed.destroy_process_group()
 
 
-def test_a_second_signal_kills_at_once() -> None:
+def test_second_signal_ends_process_at_once() -> None:
     code = """
 import os, signal
 from plda.training.stopping import listening
@@ -292,7 +292,7 @@ with listening() as asked:
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "asked\n")
 
 
-def test_images_shared_by_two_processes_give_the_same_files(drawn: Path, tmp_path: Path) -> None:
+def test_stages_give_same_files_with_two_processes(drawn: Path, tmp_path: Path) -> None:
     data = {key: drawn / file for key, file in DATA.items()}
     names = read_classes(data["classes"])
     networks = {}
@@ -319,14 +319,14 @@ def test_images_shared_by_two_processes_give_the_same_files(drawn: Path, tmp_pat
     assert files[0] == files[1]
 
 
-def test_a_worker_that_is_killed_is_no_bug() -> None:
+def test_spread_reports_killed_worker_as_unfinished() -> None:
     compute = check(Params, small_params(compute__devices=2), "test").compute
     with pytest.raises(Unfinished, match="worker process was killed"), spread(Killed, compute, 3) as run:
         list(run([1, 2, 3]))
 
 
 class Killed:
-    """Dies of its first item."""
+    """A worker that is killed by its first item."""
 
     def __init__(self, device: torch.device) -> None: ...
     def load(self, item: int) -> int:

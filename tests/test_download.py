@@ -1,4 +1,4 @@
-"""Downloads from a server on loopback that misbehaves on demand, and archives that mean no good."""
+"""Downloads from a misbehaving loopback server, and damaged or malicious archives."""
 
 import gzip
 import hashlib
@@ -44,7 +44,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def beside(target: Path) -> set[str]:
-    """What stands in the target's folder, but for what is hidden."""
+    """Return the names of the files in the target's folder, without hidden ones."""
     return {p.name for p in target.parent.iterdir() if not p.name.startswith(".")}
 
 
@@ -57,7 +57,7 @@ def refusal(call: Callable[..., object], *args: object, **kwargs: object) -> str
 # Downloads
 
 
-def test_a_file_comes_whole_and_only_once(server: Server, target: Path) -> None:
+def test_fetch_downloads_file_once(server: Server, target: Path) -> None:
     url = server.add()
     for checksum in (SHA256, MD5, SHA256[:15], ""):
         assert fetch(target, [url], checksum=checksum, size=len(CONTENT)) == target
@@ -66,24 +66,24 @@ def test_a_file_comes_whole_and_only_once(server: Server, target: Path) -> None:
     assert server.ranges() == [None]
 
 
-def test_a_checksum_is_computed_once_until_the_file_changes(server: Server, target: Path) -> None:
+def test_fetch_caches_checksum_until_file_changes(server: Server, target: Path) -> None:
     url = server.add()
     fetch(target, [url], checksum=SHA256)
     before = target.stat()
-    with target.open("r+b") as stream:  # a change that size and time do not show is not looked for ...
+    with target.open("r+b") as stream:  # a change that size and time do not show is not detected ...
         stream.write(b"changed")
     os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
     fetch(target, [url], checksum=SHA256)
     assert target.read_bytes().startswith(b"changed")
-    os.utime(target)  # ... any other is
+    os.utime(target)  # ... any other change is
     fetch(target, [url], checksum=SHA256)
     assert target.read_bytes() == CONTENT
-    fetch(target, [], checksum=MD5)  # the memory of one checksum says nothing of another
+    fetch(target, [], checksum=MD5)  # a remembered checksum says nothing about another one
     assert refusal(fetch, target, [], checksum="md5:" + "0" * 32).count("0" * 32) == 2
     assert server.ranges() == [None, None]
 
 
-def test_a_connection_cut_at_40_percent_is_resumed(server: Server, target: Path) -> None:
+def test_fetch_resumes_after_connection_cut(server: Server, target: Path) -> None:
     url = server.add(cut=[0.4, 0.5])
     assert fetch(target, [url], checksum=SHA256, patience=QUICK) == target
     assert target.read_bytes() == CONTENT
@@ -95,25 +95,25 @@ def test_a_connection_cut_at_40_percent_is_resumed(server: Server, target: Path)
     assert beside(target) == {"a.tar"}
 
 
-def test_a_later_call_resumes_what_an_earlier_one_left(server: Server, target: Path) -> None:
+def test_fetch_resumes_part_of_earlier_call(server: Server, target: Path) -> None:
     url = server.add(cut=[0.4, 0.0, 0.0], modified="Thu, 01 Oct 2026 00:00:00 GMT", etag='W/"1"')
     message = refusal(fetch, target, [url], patience=QUICK)
     assert "connection lost after 400.0 kB of 1.0 MB (gave up after 3 tries)" in message
     assert beside(target) == {"a.tar.part", "a.tar.part.json"}
-    fetch(target, [url], patience=QUICK)  # even without a checksum: the server names the version
+    fetch(target, [url], patience=QUICK)  # also without a checksum: the server states the version
     assert target.read_bytes() == CONTENT
     assert server.seen[-1] == ("/a.tar", "bytes=400000-", "Thu, 01 Oct 2026 00:00:00 GMT")
     assert beside(target) == {"a.tar"}
 
 
-def test_without_checksum_and_version_nothing_is_resumed(server: Server, target: Path) -> None:
+def test_fetch_restarts_without_checksum_and_version(server: Server, target: Path) -> None:
     url = server.add(cut=[0.4], etag=None)
     fetch(target, [url], patience=QUICK)
     assert target.read_bytes() == CONTENT
     assert server.ranges() == [None, None]
 
 
-def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> None:
+def test_fetch_restarts_without_range_support(server: Server, target: Path) -> None:
     url = server.add(cut=[0.4], ranges=False)
     fetch(target, [url], checksum=SHA256, patience=QUICK)
     assert target.read_bytes() == CONTENT
@@ -122,7 +122,7 @@ def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> N
 
 @pytest.mark.parametrize("if_range", [True, False])
 @pytest.mark.parametrize("checked", [True, False])
-def test_a_file_that_changes_between_two_requests_is_not_mixed(
+def test_fetch_does_not_mix_file_versions(
     server: Server, target: Path, if_range: bool, checked: bool
 ) -> None:
     url = server.add(content=OTHER, cut=[0.4, 0.0, 0.0])
@@ -135,16 +135,16 @@ def test_a_file_that_changes_between_two_requests_is_not_mixed(
     assert server.ranges()[3:] == ["bytes=400000-"] + ([] if if_range else [None])
 
 
-def test_a_change_that_nothing_shows_is_found_by_the_checksum(server: Server, target: Path) -> None:
+def test_fetch_detects_silent_change_by_checksum(server: Server, target: Path) -> None:
     url = server.add(content=OTHER, cut=[0.4, 0.0, 0.0], etag=None)
     refusal(fetch, target, [url], checksum=SHA256, patience=QUICK)
     server.add(etag=None)
     fetch(target, [url], checksum=SHA256, patience=QUICK)
     assert target.read_bytes() == CONTENT
-    assert server.ranges()[3:] == ["bytes=400000-", None]  # the pieces did not fit: once more, in one
+    assert server.ranges()[3:] == ["bytes=400000-", None]  # the parts did not match: download the whole file
 
 
-def test_a_file_that_became_shorter_than_its_part(server: Server, target: Path) -> None:
+def test_fetch_restarts_if_part_is_longer_than_file(server: Server, target: Path) -> None:
     url = server.add(content=OTHER + OTHER, cut=[0.9, 0.0, 0.0], etag=None)
     refusal(fetch, target, [url], checksum=SHA256, patience=QUICK)
     server.add(etag=None)
@@ -153,8 +153,8 @@ def test_a_file_that_became_shorter_than_its_part(server: Server, target: Path) 
     assert server.ranges()[3:] == ["bytes=1800000-", None]
 
 
-def test_a_part_that_is_whole_is_only_checked(server: Server, target: Path) -> None:
-    """As a kill between the last byte and the check leaves it."""
+def test_fetch_only_checks_complete_part(server: Server, target: Path) -> None:
+    """A kill between the last byte and the check leaves this state."""
     url = server.add(cut=[0.4, 0.0, 0.0])
     refusal(fetch, target, [url], checksum=SHA256, patience=QUICK)
     target.with_name("a.tar.part").write_bytes(CONTENT)
@@ -163,26 +163,26 @@ def test_a_part_that_is_whole_is_only_checked(server: Server, target: Path) -> N
     assert len(server.seen) == 3
 
 
-def test_a_part_goes_on_from_another_mirror(server: Server, target: Path) -> None:
+def test_fetch_resumes_part_from_another_mirror(server: Server, target: Path) -> None:
     first, second = server.add("/1", cut=[0.4, 0.0, 0.0]), server.add("/2", etag='"another name"')
     fetch(target, [first, second], checksum=SHA256, patience=QUICK)
     assert target.read_bytes() == CONTENT
     assert server.seen[-1] == ("/2", "bytes=400000-", None)
     target.unlink()
     server.add("/1", cut=[0.4, 0.0, 0.0])
-    fetch(target, [first, second], patience=QUICK)  # not where nothing would show that it is another file
+    fetch(target, [first, second], patience=QUICK)  # not without a checksum, which would detect another file
     assert target.read_bytes() == CONTENT
     assert server.seen[-1] == ("/2", None, None)
 
 
-def test_a_part_does_not_go_on_in_a_file_of_another_size(server: Server, target: Path, capfd) -> None:
+def test_fetch_does_not_resume_from_file_of_another_size(server: Server, target: Path, capfd) -> None:
     urls = [server.add("/2", content=OTHER + OTHER, etag=None), server.add("/3")]
     for size in (len(CONTENT), None):
         server.seen.clear()
         first = server.add("/1", cut=[0.4, 0.0, 0.0])
         fetch(target, [first, *urls], checksum=SHA256, size=size, patience=QUICK)
         assert target.read_bytes() == CONTENT
-        if size:  # known to be wrong, so the part is kept for the third
+        if size:  # known to be wrong, so the part is kept for the third mirror
             assert server.ranges("/2") == ["bytes=400000-"]
             assert server.ranges("/3") == ["bytes=400000-"]
         else:
@@ -192,7 +192,7 @@ def test_a_part_does_not_go_on_in_a_file_of_another_size(server: Server, target:
         target.unlink()
 
 
-def test_tries_that_bring_something_do_not_count(server: Server, target: Path) -> None:
+def test_fetch_does_not_count_tries_with_progress(server: Server, target: Path) -> None:
     content = np.random.default_rng(2).bytes(8_000_000)
     server.add(content=content, cut=[0.3] * 4)
     fetch(target, [f"{server.url}/a.tar"], patience=QUICK)  # 3 tries
@@ -200,7 +200,7 @@ def test_tries_that_bring_something_do_not_count(server: Server, target: Path) -
     assert len(server.seen) == 5
 
 
-def test_pieces_that_never_fit_are_given_up(server: Server, target: Path) -> None:
+def test_fetch_gives_up_if_parts_never_match(server: Server, target: Path) -> None:
     url = server.add(content=OTHER, cut=[0.4, 1.0] * 9)
     message = refusal(fetch, target, [url], checksum=SHA256, patience=Patience(pause=0.01))
     assert "was expected" in message
@@ -208,7 +208,7 @@ def test_pieces_that_never_fit_are_given_up(server: Server, target: Path) -> Non
 
 
 @pytest.mark.parametrize("status", [404, 403, 500, 503])
-def test_the_next_mirror_is_tried(server: Server, target: Path, status: int, capfd) -> None:
+def test_fetch_tries_next_mirror(server: Server, target: Path, status: int, capfd) -> None:
     first, second = server.add("/1", status=[status] * 9), server.add("/2")
     assert fetch(target, [first, second], checksum=MD5, patience=QUICK) == target
     assert target.read_bytes() == CONTENT
@@ -218,14 +218,14 @@ def test_the_next_mirror_is_tried(server: Server, target: Path, status: int, cap
     assert f"{second}: 1.0 MB\n" in told
 
 
-def test_500_once_is_tried_again(server: Server, target: Path) -> None:
+def test_fetch_retries_after_status_500(server: Server, target: Path) -> None:
     url = server.add(status=[500])
     fetch(target, [url], checksum=SHA256, patience=QUICK)
     assert target.read_bytes() == CONTENT
     assert len(server.seen) == 2
 
 
-def test_a_server_that_stalls_is_left(server: Server, target: Path) -> None:
+def test_fetch_leaves_stalled_server(server: Server, target: Path) -> None:
     quiet, trickle = server.add("/1", stall=9), server.add("/2", seconds=450)
     began = time.monotonic()
     fetch(
@@ -238,17 +238,17 @@ def test_a_server_that_stalls_is_left(server: Server, target: Path) -> None:
     assert target.read_bytes() == CONTENT
     assert server.ranges("/1") == [None, None]
     assert server.ranges("/2") == [None, "bytes=20001-"]
-    assert server.ranges("/3") == ["bytes=39601-"]  # and what the slow one gave is not lost
+    assert server.ranges("/3") == ["bytes=39601-"]  # the bytes from the slow mirror are kept
 
 
-def test_a_redirect_keeps_the_range(server: Server, target: Path) -> None:
+def test_fetch_keeps_range_on_redirect(server: Server, target: Path) -> None:
     server.add("/real", cut=[0.4])
     fetch(target, [server.add(redirect="/real")], checksum=SHA256, patience=QUICK)
     assert target.read_bytes() == CONTENT
     assert server.ranges("/real") == [None, "bytes=400000-"]
 
 
-def test_a_wrong_checksum_is_told_and_nothing_kept(server: Server, target: Path) -> None:
+def test_fetch_rejects_wrong_checksum_and_keeps_nothing(server: Server, target: Path) -> None:
     urls = [server.add("/1", content=OTHER), server.add("/2", content=OTHER, cut=[0.4])]
     for checksum, name in ((SHA256, "sha256"), (MD5, "md5")):
         server.seen.clear()
@@ -264,22 +264,22 @@ def test_a_wrong_checksum_is_told_and_nothing_kept(server: Server, target: Path)
     assert server.ranges("/3") == [None]
 
 
-def test_a_wrong_size_is_refused_before_it_comes(server: Server, target: Path, capfd) -> None:
+def test_fetch_rejects_wrong_size_before_download(server: Server, target: Path, capfd) -> None:
     url = server.add()
     message = refusal(fetch, target, [url], size=2_000_000)
     assert f"{url}: has 1000000 bytes, 2000000 were expected" in message
-    assert f"{url}: 1.0 MB" not in capfd.readouterr().err  # what is said when it starts
+    assert f"{url}: 1.0 MB" not in capfd.readouterr().err  # the message at the start of a download
     assert beside(target) == set()
 
 
-def test_what_comes_without_a_length_is_held_to_the_size_known(server: Server, target: Path) -> None:
+def test_fetch_checks_known_size_without_content_length(server: Server, target: Path) -> None:
     url = server.add(length=None, cut=[0.4])
     fetch(target, [url], size=len(CONTENT), patience=QUICK)
     assert target.read_bytes() == CONTENT
     assert server.ranges() == [None, "bytes=400000-"]
 
 
-def test_a_wrong_file_in_the_place_stays_until_a_right_one_comes(server: Server, target: Path) -> None:
+def test_fetch_keeps_wrong_target_until_replaced(server: Server, target: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(OTHER)
     gone = f"{server.url}/gone"
@@ -291,9 +291,7 @@ def test_a_wrong_file_in_the_place_stays_until_a_right_one_comes(server: Server,
     assert target.read_bytes() == CONTENT
 
 
-def test_a_local_file_is_checked_and_taken_where_it_stands(
-    server: Server, tmp_path: Path, target: Path
-) -> None:
+def test_fetch_checks_local_file_and_uses_it_in_place(server: Server, tmp_path: Path, target: Path) -> None:
     local = tmp_path / "got by hand.tar"
     local.write_bytes(CONTENT)
     server.add()
@@ -309,17 +307,17 @@ def test_a_local_file_is_checked_and_taken_where_it_stands(
     assert not target.exists()
 
 
-def test_nobody_there(target: Path) -> None:
+def test_fetch_reports_unreachable_addresses(target: Path) -> None:
     began = time.monotonic()
     message = refusal(fetch, target, ["http://127.0.0.1:9/a", "http://no such host/", "https://"])
-    assert time.monotonic() - began < 1  # an address that never answered is not asked again
+    assert time.monotonic() - began < 1  # an address that never answered is not retried
     assert "http://127.0.0.1:9/a: [Errno 111] Connection refused" in message
     assert "http://no such host/: " in message
     assert "https://: " in message
 
 
 @pytest.mark.parametrize("checksum", ["abcdef0123", "sha1:abcdef0123", "sha256:abc", "md5:ABCDEF0123"])
-def test_a_checksum_that_is_none(target: Path, checksum: str) -> None:
+def test_fetch_rejects_invalid_checksum(target: Path, checksum: str) -> None:
     with pytest.raises(ValueError, match="is no checksum"):
         fetch(target, [], checksum=checksum)
 
@@ -327,7 +325,7 @@ def test_a_checksum_that_is_none(target: Path, checksum: str) -> None:
 # Disks
 
 
-def test_more_than_is_free_is_refused_before_the_first_byte(server: Server, target: Path) -> None:
+def test_fetch_rejects_file_larger_than_free_space(server: Server, target: Path) -> None:
     urls = [server.add("/1", length=10**18), server.add("/2")]
     message = refusal(fetch, target, urls)
     assert f"{target}: needs 1000000000000.0 MB, only " in message
@@ -347,8 +345,8 @@ def small_disk(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up(server: Server, target: Path) -> None:
-    url = server.add(length=None)  # so it is not known beforehand
+def test_fetch_and_extract_report_full_disk(server: Server, target: Path) -> None:
+    url = server.add(length=None)  # so the size is unknown in advance
     with small_disk(target.parent):
         assert "cannot be written: no space left on the disk" in refusal(fetch, target, [url])
         assert not target.exists()
@@ -367,7 +365,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_a_write_that_fails_on_the_way_is_resumed(server: Server, target: Path) -> None:
+def test_fetch_resumes_after_write_error(server: Server, target: Path) -> None:
     url = server.add()
     code = """
 import resource
@@ -398,7 +396,7 @@ fetch(Path(sys.argv[1]), [sys.argv[2]], checksum=sys.argv[3])
 """
 
 
-def test_two_processes_fetch_once(server: Server, target: Path) -> None:
+def test_fetch_in_two_processes_downloads_once(server: Server, target: Path) -> None:
     url = server.add(seconds=2)
     runs = [python(FETCH, target, url, SHA256) for _ in range(2)]
     told = [run.communicate(timeout=60)[1] for run in runs]
@@ -409,7 +407,7 @@ def test_two_processes_fetch_once(server: Server, target: Path) -> None:
     assert beside(target) == {"a.tar"}
 
 
-def test_killed_in_the_middle_it_goes_on(server: Server, target: Path) -> None:
+def test_fetch_resumes_after_kill(server: Server, target: Path) -> None:
     url = server.add(seconds=20)
     run = python(FETCH, target, url, SHA256)
     part = target.with_name("a.tar.part")
@@ -435,7 +433,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_terminal_shows_a_bar(server: Server, target: Path) -> None:
+def test_fetch_shows_progress_bar_in_terminal(server: Server, target: Path) -> None:
     url = server.add(seconds=1)
     here, there = pty.openpty()
     termios.tcsetwinsize(there, (24, 80))
@@ -474,7 +472,7 @@ def zip_of(path: Path, entries: list[tuple[str, bytes]], mode: int = 0) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries:
             info = zipfile.ZipInfo("x")
-            info.filename = name  # past the checks of the one who packs
+            info.filename = name  # bypasses the checks of the packer
             info.external_attr = mode << 16
             archive.writestr(info, content, zipfile.ZIP_DEFLATED)
     return path
@@ -505,7 +503,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_an_archive_becomes_a_folder_once(tmp_path: Path, name: str) -> None:
+def test_extract_unpacks_archive_once(tmp_path: Path, name: str) -> None:
     archive, folder = archive_of(tmp_path / name, GOOD), tmp_path / "out" / "folder"
     os.utime(archive, (1, 1))
     extract(archive, folder, limit=LIMIT)
@@ -517,14 +515,14 @@ def test_an_archive_becomes_a_folder_once(tmp_path: Path, name: str) -> None:
     (folder / "mark").touch()
     extract(archive, folder, limit=LIMIT)
     assert (folder / "mark").exists()
-    os.utime(archive, (2, 2))  # another archive, for all we know
+    os.utime(archive, (2, 2))  # possibly another archive
     extract(archive, folder, limit=LIMIT)
     assert not (folder / "mark").exists()
     assert beside(folder) == {"folder"}
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_part_of_an_archive(tmp_path: Path, name: str) -> None:
+def test_extract_unpacks_selected_paths(tmp_path: Path, name: str) -> None:
     archive, folder = archive_of(tmp_path / name, [*GOOD, ("../evil", b"")]), tmp_path / "folder"
     extract(archive, folder, limit=LIMIT, only=["VOC/JPEGImages/", "VOC/sets/a/train.txt"])
     assert set(files_in(folder)) == {"VOC/JPEGImages/1.jpg", "VOC/JPEGImages/2.jpg", "VOC/sets/a/train.txt"}
@@ -552,7 +550,7 @@ def test_a_part_of_an_archive(tmp_path: Path, name: str) -> None:
         ("VOC/sets/a/train.txt/evil", "stands there twice"),
     ],
 )
-def test_a_name_that_leads_elsewhere(tmp_path: Path, name: str, evil: str, words: str) -> None:
+def test_extract_rejects_unsafe_names(tmp_path: Path, name: str, evil: str, words: str) -> None:
     archive = archive_of(tmp_path / name, [*GOOD, (evil, b"evil")])
     nothing_comes_of(archive, tmp_path, [repr(evil), words])
 
@@ -571,7 +569,9 @@ def test_a_name_that_leads_elsewhere(tmp_path: Path, name: str, evil: str, words
         (tarfile.GNUTYPE_SPARSE, "", "is a sparse file"),
     ],
 )
-def test_what_is_no_plain_file_in_a_tar(tmp_path: Path, name: str, kind: bytes, to: str, words: str) -> None:
+def test_extract_rejects_special_files_in_tar(
+    tmp_path: Path, name: str, kind: bytes, to: str, words: str
+) -> None:
     archive = tar_of(tmp_path / name, [*GOOD, ("evil", special("evil", kind, to))])
     nothing_comes_of(archive, tmp_path, ["'evil'", words])
 
@@ -584,13 +584,13 @@ def test_what_is_no_plain_file_in_a_tar(tmp_path: Path, name: str, kind: bytes, 
         (stat.S_IFIFO, "is a device or the like"),
     ],
 )
-def test_what_is_no_plain_file_in_a_zip(tmp_path: Path, mode: int, words: str) -> None:
+def test_extract_rejects_special_files_in_zip(tmp_path: Path, mode: int, words: str) -> None:
     archive = zip_of(tmp_path / "a.zip", [("evil", b"/etc")], mode | 0o777)
     nothing_comes_of(archive, tmp_path, ["'evil'", words])
 
 
 def nothing_comes_of(archive: Path, tmp_path: Path, words: list[str]) -> None:
-    """Extracting is refused, and leaves nothing: inside, outside, under a temporary name."""
+    """Check that extraction fails and leaves no file inside, outside or under a temporary name."""
     before = set(tmp_path.rglob("*"))
     folder = tmp_path / "deep" / "down" / "folder"
     message = refusal(extract, archive, folder, limit=LIMIT)
@@ -600,15 +600,15 @@ def nothing_comes_of(archive: Path, tmp_path: Path, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_bomb(tmp_path: Path, name: str) -> None:
+def test_extract_rejects_archive_bomb(tmp_path: Path, name: str) -> None:
     archive = archive_of(tmp_path / name, [("big", bytes(LIMIT))])
     nothing_comes_of(archive, tmp_path, ["holds more than 10.0 MB"])
     many = archive_of(tmp_path / f"many-{name}", [(str(i), b"") for i in range(2500)])
-    nothing_comes_of(many, tmp_path, ["holds more than 10.0 MB"])  # each takes a block of a disk, or an inode
+    nothing_comes_of(many, tmp_path, ["holds more than 10.0 MB"])  # each file takes a disk block or an inode
 
 
 @pytest.mark.parametrize("said", [100, 2_000_000])
-def test_a_zip_that_lies_about_its_sizes(tmp_path: Path, said: int) -> None:
+def test_extract_rejects_zip_with_wrong_sizes(tmp_path: Path, said: int) -> None:
     archive = zip_of(tmp_path / "a.zip", [("big", bytes(1_234_567))])
     true = (1_234_567).to_bytes(4, "little")
     assert archive.read_bytes().count(true) == 2
@@ -616,7 +616,7 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path: Path, said: int) -> None:
     nothing_comes_of(archive, tmp_path, ["is damaged"])
 
 
-def test_a_zip_with_a_password(tmp_path: Path) -> None:
+def test_extract_rejects_encrypted_zip(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", [("secret", b"secret")])
     content = bytearray(archive.read_bytes())
     for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
@@ -626,8 +626,8 @@ def test_a_zip_with_a_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [-8, -4])
-def test_a_zip_that_names_a_place_before_its_start(tmp_path: Path, place: int) -> None:
-    """By the size or the place of its table, in its last record."""
+def test_extract_rejects_zip_with_invalid_offset(tmp_path: Path, place: int) -> None:
+    """The size or the offset of the directory, in the last record, is wrong."""
     archive = zip_of(tmp_path / "a.zip", list(GOOD))
     content = bytearray(archive.read_bytes())
     content[place] = 255
@@ -637,17 +637,17 @@ def test_a_zip_that_names_a_place_before_its_start(tmp_path: Path, place: int) -
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.4, 0.6, 0.99])
-def test_an_archive_that_is_cut_off(tmp_path: Path, name: str, share: float) -> None:
+def test_extract_rejects_truncated_archive(tmp_path: Path, name: str, share: float) -> None:
     archive = archive_of(tmp_path / name, [("a", CONTENT), ("b", CONTENT)])
     size = archive.stat().st_size
-    end = 1024 if name == "a.tar" else 0  # of a tar, only the rest of its last record may be missing
+    end = 1024 if name == "a.tar" else 0  # a tar may lack only the rest of its last record
     content = archive.read_bytes()[: int(size * share)].rstrip(b"\0"[:end])
     archive.write_bytes(content)
     nothing_comes_of(archive, tmp_path, ["is damaged, cut off, or no tar or zip"])
 
 
-def test_a_tar_that_is_cut_off_between_two_entries(tmp_path: Path) -> None:
-    """Python's tarfile, like GNU tar, sees nothing wrong."""
+def test_extract_rejects_tar_without_end(tmp_path: Path) -> None:
+    """Python's tarfile and GNU tar do not detect this."""
     archive = tar_of(tmp_path / "a.tar", [("a", bytes(512)), ("b", bytes(512))])
     archive.write_bytes(archive.read_bytes()[:1024])
     with tarfile.open(archive) as tar:
@@ -656,8 +656,8 @@ def test_a_tar_that_is_cut_off_between_two_entries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_damage_in_the_middle(tmp_path: Path, name: str) -> None:
-    """A header in a tar, content elsewhere: the content of a plain tar has no checksum of its own."""
+def test_extract_rejects_damaged_archive(tmp_path: Path, name: str) -> None:
+    """Damages a header in a tar, content otherwise: content in a plain tar has no checksum."""
     archive = archive_of(tmp_path / name, [("a", CONTENT[:512]), ("b", CONTENT[:512])])
     content = bytearray(archive.read_bytes())
     at = 1024 + 5 if name == "a.tar" else 300
@@ -666,7 +666,7 @@ def test_damage_in_the_middle(tmp_path: Path, name: str) -> None:
     nothing_comes_of(archive, tmp_path, ["is damaged"])
 
 
-def test_no_archive(tmp_path: Path) -> None:
+def test_extract_rejects_file_that_is_no_archive(tmp_path: Path) -> None:
     page = tmp_path / "a.zip"
     page.write_text("<html>Please log in</html>" * 100)
     nothing_comes_of(page, tmp_path, ["no tar or zip"])
@@ -676,14 +676,14 @@ def test_no_archive(tmp_path: Path) -> None:
     assert message == f"{tmp_path / 'gone.tar'}: cannot be read: No such file or directory"
 
 
-def test_bytes_after_the_end_of_a_tar_gz(tmp_path: Path) -> None:
+def test_extract_rejects_bytes_after_end_of_tar_gz(tmp_path: Path) -> None:
     archive = tar_of(tmp_path / "a.tar", list(GOOD))
     bomb = tmp_path / "a.tar.gz"
     bomb.write_bytes(gzip.compress(archive.read_bytes() + bytes(50_000_000)))
     nothing_comes_of(bomb, tmp_path, ["goes on after its end"])
 
 
-def test_a_folder_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+def test_extract_does_not_replace_other_folder(tmp_path: Path) -> None:
     archive, folder = tar_of(tmp_path / "a.tar", list(GOOD)), tmp_path / "folder"
     folder.mkdir()
     (folder / "thesis.tex").write_text("all of it")
@@ -697,7 +697,7 @@ extract(Path(sys.argv[1]), Path(sys.argv[2]), limit=10**9)
 """
 
 
-def test_a_killed_extraction_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+def test_extract_recovers_after_kill(tmp_path: Path) -> None:
     entries = [(f"{i:05}", CONTENT[:5000]) for i in range(3000)]
     archive, folder = tar_of(tmp_path / "a.tar", list(entries)), tmp_path / "out" / "folder"
     run = python(EXTRACT, archive, folder)
@@ -710,7 +710,7 @@ def test_a_killed_extraction_leaves_nothing_that_looks_finished(tmp_path: Path) 
     assert 500 < len(list(begun.iterdir())) < 3000
     neighbour = folder.with_name(f".folder.b.{run.pid}.tmp")
     neighbour.mkdir()
-    runs = [python(EXTRACT, archive, folder) for _ in range(2)]  # two at once
+    runs = [python(EXTRACT, archive, folder) for _ in range(2)]  # two at the same time
     told = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], told
     assert sum("unpacking into" in text for text in told) == 1
@@ -719,17 +719,17 @@ def test_a_killed_extraction_leaves_nothing_that_looks_finished(tmp_path: Path) 
     assert neighbour.exists()
 
 
-# Archives read where they stand
+# Archives read without extraction
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.zip", "folder"])
-def test_packed_files_by_name(tmp_path: Path, name: str) -> None:
+def test_packed_reads_files_by_name(tmp_path: Path, name: str) -> None:
     if name == "folder":
         extract(tar_of(tmp_path / "a.tar", list(GOOD)), tmp_path / name, limit=LIMIT)
         (tmp_path / name / NOTE).unlink()
     else:
         archive_of(tmp_path / name, [*GOOD, ("../evil", b""), ("C:evil", b"")])
-    packed = pickle.loads(pickle.dumps(Packed(tmp_path / name)))  # as a worker process gets it
+    packed = pickle.loads(pickle.dumps(Packed(tmp_path / name)))  # as sent to a worker process
     expected = {path.removeprefix("./"): content for path, content in GOOD}
     assert sorted(packed.names()) == sorted(expected)
     assert {path: packed.read(path) for path in packed.names()} == expected
@@ -738,7 +738,7 @@ def test_packed_files_by_name(tmp_path: Path, name: str) -> None:
             packed.read(other)
 
 
-def test_packed_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+def test_packed_rejects_unreadable_archives(tmp_path: Path) -> None:
     compressed = tar_of(tmp_path / "a.tar.gz", list(GOOD))
     assert "is a tar.gz" in refusal(Packed, compressed)
     whole = tar_of(tmp_path / "a.tar", list(GOOD))
@@ -752,7 +752,7 @@ def test_packed_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(Packed, tmp_path / "gone.tar")
 
 
-def test_notes_that_are_damaged_are_no_notes(server: Server, target: Path) -> None:
+def test_fetch_ignores_damaged_notes(server: Server, target: Path) -> None:
     url = server.add(cut=[0.4, 0.0, 0.0])
     refusal(fetch, target, [url], checksum=SHA256, patience=QUICK)
     note = target.with_name("a.tar.part.json")

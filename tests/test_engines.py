@@ -1,4 +1,4 @@
-"""The whole pipeline, small, through both engines in one tree, as a user drives them."""
+"""The whole small pipeline through both engines in one tree, as a user runs them."""
 
 import json
 import os
@@ -22,7 +22,7 @@ EVERY = list(STAGES)
 
 
 class Tree:
-    """A clone of this working tree with small params, committed to a git of its own."""
+    """A clone of this working tree with small params, committed to its own git repository."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,14 +46,14 @@ class Tree:
         return [name for name in listed if (ROOT / name).is_file()]
 
     def run(self, *command: str, ok: bool = True) -> str:
-        """Standard output and error of a command in the tree."""
+        """Run a command in the tree; return its standard output and error."""
         process = self.start(*command)
         output, _ = process.communicate()
         assert (process.returncode == 0) == ok, output
         return output
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """A command in the tree, on its way, in a process group of its own."""
+        """Start a command in the tree in its own process group."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -87,13 +87,13 @@ class Tree:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def snakemake_plan(self) -> list[str]:
-        """The stages that Snakemake would run now."""
+        """Return the stages that Snakemake would run now."""
         plan = self.run("snakemake", "--dry-run")
         planned = {line.split()[0] for line in plan.splitlines() if re.fullmatch(r"\w+ +\d+", line)}
         return [name for name in EVERY if name in planned]
 
     def dvc_ran(self, output: str) -> list[str]:
-        """The stages that DVC says it ran."""
+        """Return the stages that DVC reports as run."""
         return [name for name in EVERY if f"Running stage '{name}'" in output]
 
     def metrics(self) -> dict:
@@ -107,7 +107,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 def test_both_engines_end_to_end(tree: Tree) -> None:
-    # Snakemake runs all, then has nothing to do; what ran has a log and a benchmark
+    # Snakemake runs all stages, with a benchmark of each; then it has nothing to do
     assert tree.snakemake_plan() == EVERY
     tree.run("snakemake", "--cores", "2")
     assert tree.snakemake_plan() == []
@@ -120,7 +120,7 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     page = (tree.folder / "results/main/report/report.html").read_text()
     assert f"{metrics['seeds']['miou']:.1f}" in page
 
-    # DVC takes the results over and runs nothing
+    # DVC adopts the results and runs nothing
     tree.make("adopt-dvc")
     assert tree.run("dvc", "status") == "Data and pipelines are up to date.\n"
     assert tree.dvc_ran(tree.run("dvc", "repro")) == []
@@ -128,7 +128,7 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     tree.commit()
     assert tree.run("git", "status", "--short") == ""
 
-    # another value of one stage: exactly the stages after it are redone, by either engine
+    # a changed value of one stage: exactly that stage and the later ones rerun, in either engine
     tree.set("train_segmenter.epochs", 1)
     assert tree.snakemake_plan() == AFTER_SEGMENTER
     assert tree.make("adopt-dvc", ok=False).count("Snakemake has work left") == 1
@@ -145,17 +145,17 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
         "diff": pytest.approx(changed["predictions"]["miou"] - metrics["predictions"]["miou"]),
     }
 
-    # Snakemake takes DVC's results over and runs nothing
+    # Snakemake adopts DVC's results and runs nothing
     tree.make("adopt-snakemake")
     assert tree.snakemake_plan() == []
     assert tree.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
-    # back to the first value: DVC remembers, and both engines compute the same numbers
+    # back to the first value: both engines compute the same numbers
     tree.set("train_segmenter.epochs", 2)
     tree.run("snakemake", "--cores", "2")
     assert tree.metrics() == metrics
     tree.make("adopt-dvc")
-    assert tree.run("git", "diff", "HEAD") == ""  # dvc.lock, too: every byte is the first run's
+    assert tree.run("git", "diff", "HEAD") == ""  # dvc.lock, too: all bytes equal those of the first run
 
     # an experiment, its metrics and the curves
     tree.run("dvc", "exp", "run", "-S", "make_masks.refinement=[]", "--name", "plain")
@@ -165,7 +165,7 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     assert any("train_cam/history.csv" in name for name in plots["data"])
 
 
-def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> None:
+def test_engines_stop_at_first_stage_on_bad_input(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     shutil.copytree(tmp_path / "data", tmp_path / "my photos")
     tree.set("source", "folder")
@@ -177,7 +177,7 @@ def test_bad_input_stops_either_engine_at_the_first_stage(tmp_path: Path) -> Non
         assert list((tmp_path / "results/main/index_data").rglob("*.*")) == []
 
 
-def test_where_it_runs_reruns_nothing(tree: Tree) -> None:
+def test_compute_settings_rerun_nothing(tree: Tree) -> None:
     before = tree.snakemake_plan(), tree.run("dvc", "status")
     tree.set("compute.workers", 1)
     assert (tree.snakemake_plan(), tree.run("dvc", "status")) == before
@@ -188,7 +188,7 @@ EVIL = """-it's "q" {run} {2024} $(touch ran) `touch ran` ${HOME}; touch ran & *
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Photos]:
-    """A tree with a user's photos in a folder of an awkward name, of which both engines have packed them."""
+    """Return a tree with photos in a folder with an awkward name, indexed by both engines."""
     tree = Tree(tmp_path_factory.mktemp("own"))
     photos = Photos(tree.folder / EVIL)
     future = time.time() + 10_000
@@ -200,17 +200,17 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Photos]:
     return tree, photos
 
 
-def test_folder_name_runs_nothing(own: tuple[Tree, Photos]) -> None:
+def test_folder_name_is_not_executed_by_shell(own: tuple[Tree, Photos]) -> None:
     tree, _ = own
     assert (tree.folder / "results/main/index_data/index.csv").exists()
     assert not (tree.folder / "ran").exists()
 
 
-def test_other_files_in_the_folder_do_not_count(own: tuple[Tree, Photos]) -> None:
+def test_unlisted_files_do_not_change_the_archive(own: tuple[Tree, Photos]) -> None:
     tree, photos = own
     (photos.folder / "Thumbs.db").write_bytes(b"junk")
     assert "up to date" in tree.run("dvc", "status", "index_data")
-    (photos.folder / "a.json").write_text("{}")  # DVC packs anew: the archive is the same
+    (photos.folder / "a.json").write_text("{}")  # DVC runs index_data again; the archive is the same
     before = (tree.folder / "dvc.lock").read_text()
     assert tree.dvc_ran(tree.run("dvc", "repro", "index_data")) == ["index_data"]
     after = (tree.folder / "dvc.lock").read_text()
@@ -225,7 +225,7 @@ def test_replaced_photo_reruns_index_data(own: tuple[Tree, Photos]) -> None:
     assert "index_data" in tree.snakemake_plan()
 
 
-def test_future_file_is_refused_before_any_job(tmp_path: Path) -> None:
+def test_snakemake_rejects_file_with_future_time(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     future = time.time() + 10_000
     os.utime(tmp_path / "plda/files.py", (future, future))

@@ -1,4 +1,4 @@
-"""Expected IoU against its definition, pixel by pixel."""
+"""Expected IoU compared with its definition, pixel by pixel."""
 
 import json
 from functools import partial
@@ -21,7 +21,7 @@ from plda.scoring.summary import estimate_metrics, summarise
 
 
 def by_definition(probabilities: np.ndarray, mask: np.ndarray) -> float:
-    """In float64, of one image: (C, H, W) and (H, W)."""
+    """Compute it in float64 for one image from (C, H, W) probabilities and an (H, W) mask."""
     ious = []
     for c in set(mask.ravel().tolist()):
         hits, union = 0.0, 0.0
@@ -37,24 +37,24 @@ def by_definition(probabilities: np.ndarray, mask: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("sharpness", [0.1, 1.0, 20.0])
-def test_expected_iou_is_its_definition(sharpness: float) -> None:
+def test_expected_iou_matches_definition(sharpness: float) -> None:
     generator = torch.Generator().manual_seed(0)
     probabilities = (sharpness * torch.randn(3, 5, 9, 7, generator=generator)).softmax(dim=1)
     masks = probabilities.argmax(dim=1)
-    masks[1] = torch.randint(0, 5, (9, 7), generator=generator)  # any other mask, too
-    masks[2][masks[2] == 4] = 0  # a class that the mask has not
+    masks[1] = torch.randint(0, 5, (9, 7), generator=generator)  # an arbitrary mask
+    masks[2][masks[2] == 4] = 0  # class 4 is not in the mask
     expected = [by_definition(p, y) for p, y in zip(probabilities.numpy(), masks.numpy(), strict=True)]
     assert expected_iou(probabilities, masks).numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_certain_probabilities_give_100() -> None:
+def test_expected_iou_is_exact_for_certain_probabilities() -> None:
     masks = torch.tensor([[[0, 1, 1], [2, 0, 1]], [[0, 0, 0], [0, 0, 0]], [[2, 2, 2], [2, 2, 2]]])
     certain = torch.nn.functional.one_hot(masks, 3).permute(0, 3, 1, 2).float()
     assert expected_iou(certain, masks).tolist() == [100, 100, 100]
     assert expected_iou(certain, (masks + 1) % 3).tolist() == [0, 0, 0]
 
 
-def test_of_one_class_it_is_the_mean_probability() -> None:
+def test_expected_iou_of_one_class_is_mean_probability() -> None:
     background = torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(0)) / 2 + 0.5
     probabilities = torch.stack([background, 1 - background], dim=1)
     found = expected_iou(probabilities, probabilities.argmax(dim=1))
@@ -62,12 +62,12 @@ def test_of_one_class_it_is_the_mean_probability() -> None:
     assert expected_iou(torch.ones(1, 1, 2, 2), torch.zeros(1, 2, 2)).tolist() == [100]  # no other class
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
+def test_expected_iou_rejects_mismatched_shapes() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         expected_iou(torch.ones(1, 2, 3, 4), torch.zeros(1, 4, 3))
 
 
-def test_metrics_of_estimates() -> None:
+def test_estimate_metrics_give_mean_and_rank_correlation() -> None:
     expected = {"a": 10.0, "b": 30.0, "c": 20.0, "d": 60.0}
     assert estimate_metrics({}, {}) == {}
     assert estimate_metrics(expected, {"a": 5.0, "b": 6.0}) == {"estimate": {"expected_iou": 30.0}}
@@ -97,7 +97,7 @@ def test_evaluate_compares_estimates_with_true_masks(drawn: Path, tmp_path: Path
         write_mask(paths["predictions"], entry, mask)
     train = read_index(data["index"], "train")[:1]
     write_mask(paths["predictions"], train[0], np.zeros((train[0].height, train[0].width), np.uint8))
-    write_estimates(paths["estimates"], {train[0]: 99.0, **expected}.items())  # val alone counts
+    write_estimates(paths["estimates"], {train[0]: 99.0, **expected}.items())  # only val counts
     params = write_params(tmp_path / "params.yaml", relabel_masks__enabled=False)
     assert run_stage("evaluate", params, training_masks=tmp_path / "none", **paths) == 0
     metrics = json.loads(paths["metrics"].read_text())

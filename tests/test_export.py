@@ -1,4 +1,4 @@
-"""Networks as files for others: ONNX says what torch says, at any size; the README's example runs."""
+"""Exported networks: ONNX gives the output of torch at any size; the README's example runs."""
 
 import json
 import re
@@ -45,10 +45,10 @@ def runtime() -> Any:
         ("mobilenetv2_100", 16, "deeplabv2"),
         ("resnet10", 8, "deeplabv3"),
         ("mobilenetv3_large_100", 16, "lraspp"),
-        ("convnext_tiny", 8, "deeplabv2"),  # the even kernels, dilated
+        ("convnext_tiny", 8, "deeplabv2"),  # even kernel sizes, dilated
     ],
 )
-def test_onnx_says_what_torch_says(
+def test_onnx_export_matches_torch(
     runtime: Any, tmp_path: Path, backbone: str, output_stride: int, head: str
 ) -> None:
     file, out = saved(tmp_path / "network.pt", backbone, output_stride, head), tmp_path / "network.onnx"
@@ -56,7 +56,7 @@ def test_onnx_says_what_torch_says(
     assert [p.name for p in tmp_path.iterdir() if p != file] == ["network.onnx"], "one file, weights within"
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
     network = TrainedNetwork(file, device="cpu", precision="32")._network
-    for size in ((33, 47), (97, 140)):  # none that the export itself compares
+    for size in ((33, 47), (97, 140)):  # sizes that the export itself does not compare
         image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
         with torch.no_grad():
             expected = FromPixels(network)(image).numpy()
@@ -69,7 +69,7 @@ def test_onnx_says_what_torch_says(
     assert "part of the network" in about["normalisation"]
 
 
-def test_onnx_that_says_something_else_is_not_written(
+def test_export_does_not_write_onnx_that_differs(
     runtime: Any, tmp_path: Path, refused: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Wrong(runtime.InferenceSession):  # type: ignore[misc, name-defined]
@@ -82,7 +82,7 @@ def test_onnx_that_says_something_else_is_not_written(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_difference_is_of_the_largest_score() -> None:
+def test_largest_difference_is_relative_to_largest_score() -> None:
     class Scores(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image.float()
@@ -91,7 +91,7 @@ def test_the_difference_is_of_the_largest_score() -> None:
     assert difference == pytest.approx(0.51 / 255, rel=1e-3)
 
 
-def test_a_torch_file_says_what_the_network_did_and_more(tmp_path: Path) -> None:
+def test_torch_export_keeps_output_and_adds_metadata(tmp_path: Path) -> None:
     file, out = saved(tmp_path / "network.pt"), tmp_path / "deploy" / "cats.pt"
     assert export(file, out) == 0
     image = photo(70, 50)
@@ -105,7 +105,7 @@ def test_a_torch_file_says_what_the_network_did_and_more(tmp_path: Path) -> None
     assert about["licence"].startswith("Not stated")
 
 
-def test_what_cannot_be_exported_is_refused(
+def test_export_rejects_invalid_requests(
     tmp_path: Path, refused: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = saved(tmp_path / "network.pt")
@@ -116,7 +116,7 @@ def test_what_cannot_be_exported_is_refused(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_readme_example_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     (example,) = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""Published weights from the Hugging Face hub: downloaded, checked, cached; and what can be in the way."""
+"""Published weights from the Hugging Face hub: download, checks, cache and errors."""
 
 import hashlib
 import json
@@ -34,11 +34,11 @@ def digest(content: bytes) -> str:
 
 
 class User:
-    """Someone with an empty cache, who asks for published weights in `folder`.
+    """A user with an empty cache who requests published weights in `folder`.
 
     Attributes:
-        released: the weights on the hub.
-        waits: of huggingface_hub, in seconds; here it does not really wait.
+        released: weights on the hub.
+        waits: seconds that huggingface_hub would sleep; the tests do not sleep.
     """
 
     def __init__(self, folder: Path, refused: Refusal, patch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ class User:
         self.set(HF_HUB_CACHE=str(folder / "cache"), HF_TOKEN_PATH=str(folder / "token"))
 
     def set(self, **values: object) -> None:
-        """Set variables of huggingface_hub, which it has read already."""
+        """Set constants of huggingface_hub, which has already read its environment variables."""
         for name, value in values.items():
             self._patch.setattr(constants, name, value)
 
@@ -63,7 +63,7 @@ class User:
         return run_stage("download_backbone", self._params(weights), **paths)
 
     def fetch_anew(self, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The same in a process of its own, which reads huggingface_hub's variables."""
+        """Run `fetch` in a new process, which reads huggingface_hub's environment variables."""
         flags = [t for flag, name in OUTPUTS.items() for t in (f"--{flag.replace('_', '-')}", name)]
         return subprocess.run(
             [sys.executable, "-m", "plda", "download_backbone", "--params", self._params({}), *flags],
@@ -79,7 +79,7 @@ class User:
         return write_params(self.folder / "params.yaml", **changes)
 
     def refusal(self, **weights: str) -> str:
-        """What is said to them instead, behind the name of their network in the params."""
+        """Run `fetch`, which must fail; return the message after the params field of the network."""
         message = self._refused(self.fetch, **weights)
         _, found, said = message.partition("plda download_backbone: error: params: download_backbone.cams.")
         assert found, message
@@ -88,7 +88,7 @@ class User:
         return said.strip()
 
     def kept(self) -> dict[str, str]:
-        """See that what was kept is what was released, without the classifier; return its origin."""
+        """Check that the saved weights are the released ones without the classifier; return their origin."""
         kept = load(self.folder / "cams.pt")
         (self.folder / "cams.pt").unlink()
         assert kept["name"] == NAME
@@ -98,7 +98,7 @@ class User:
         return origin
 
     def cached(self) -> list[str]:
-        """The names of contents in the cache, whole or not, that are no links."""
+        """Return the names of content files in the cache, complete or not, without links."""
         files = (p for p in (self.folder / "cache").rglob("*") if p.is_file() and not p.is_symlink())
         return [p.name for p in files if p.stat().st_size > 100_000]
 
@@ -118,7 +118,7 @@ def hub(user: User) -> Iterator[Hub]:
         yield running
 
 
-def test_weights_and_their_origin_are_kept(hub: Hub, user: User) -> None:
+def test_download_keeps_weights_and_origin(hub: Hub, user: User) -> None:
     assert user.fetch() == 0
     assert hub.seen.count(f"GET {SAFE}") == 1
     origin = user.kept()
@@ -133,7 +133,7 @@ def test_weights_and_their_origin_are_kept(hub: Hub, user: User) -> None:
     assert json.loads((user.folder / "origins.json").read_text())["cams"] == {"name": NAME, **origin}
 
 
-def test_what_the_cache_has_is_not_downloaded_again(hub: Hub, user: User) -> None:
+def test_cached_weights_are_not_downloaded_again(hub: Hub, user: User) -> None:
     assert user.fetch() == 0
     hub.seen.clear()
     assert user.fetch() == 0
@@ -146,7 +146,7 @@ def test_what_the_cache_has_is_not_downloaded_again(hub: Hub, user: User) -> Non
     assert not user.waits
 
 
-def test_offline_the_cache_is_enough(hub: Hub, user: User) -> None:
+def test_offline_mode_uses_cache(hub: Hub, user: User) -> None:
     variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(user.folder / "home")}
     assert user.fetch_anew(**variables, HF_HUB_OFFLINE="0").returncode == 0
     user.kept()
@@ -159,13 +159,13 @@ def test_offline_the_cache_is_enough(hub: Hub, user: User) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_damaged_file_is_refused_and_deleted(
+def test_damaged_download_is_refused_and_deleted(
     hub: Hub, user: User, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def written(path: Path) -> None:
         path.write_bytes(hub.files[SAFE])
 
-    if shared:  # in the store for all repositories, as what comes from Xet; Xet's protocol is left out
+    if shared:  # in the cache shared by all repositories, as files from Xet; Xet's protocol is replaced
         hub.xet = "7" * 64
         monkeypatch.setattr(file_download, "is_xet_available", lambda: True)
         monkeypatch.setattr(file_download, "xet_get", lambda incomplete_path, **_: written(incomplete_path))
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_refused_and_deleted(
     assert user.cached() == [hub.xet or hub.etag]
 
 
-def test_the_checksum_in_the_params_counts_too(hub: Hub, user: User) -> None:
+def test_checksum_in_params_is_checked(hub: Hub, user: User) -> None:
     own = digest(hub.files[SAFE])
     assert user.fetch(sha256=own) == 0
     user.kept()
@@ -192,7 +192,7 @@ def test_the_checksum_in_the_params_counts_too(hub: Hub, user: User) -> None:
     assert "0" * 64 in line
 
 
-def test_gated_weights_take_a_token(hub: Hub, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_weights_require_token(hub: Hub, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.token = "hf_right"
     for token in ("", "hf_wrong"):
         monkeypatch.setenv("HF_TOKEN", token)
@@ -215,7 +215,7 @@ def test_gated_weights_take_a_token(hub: Hub, user: User, monkeypatch: pytest.Mo
         (200, "", "does not seem to be served by a Hugging Face Hub endpoint"),
     ],
 )
-def test_what_the_hub_says_is_passed_on(hub: Hub, user: User, status: int, code: str, said: str) -> None:
+def test_hub_errors_are_reported(hub: Hub, user: User, status: int, code: str, said: str) -> None:
     hub.error = status, code
     line = user.refusal()
     assert line.startswith(f"weights: pretrained: {REPOSITORY} cannot be downloaded: ")
@@ -224,14 +224,14 @@ def test_what_the_hub_says_is_passed_on(hub: Hub, user: User, status: int, code:
     assert sum(user.waits) < 30
 
 
-def test_a_repository_without_weights_is_said_to_have_none(hub: Hub, user: User) -> None:
+def test_repository_without_weights_is_reported(hub: Hub, user: User) -> None:
     hub.files = {"README.md": b""}
     assert f"the repository has no {SAFE} or {PICKLED}. Or set this field to the path" in user.refusal()
     assert hub.seen == [f"HEAD {SAFE}", f"HEAD {PICKLED}"]
 
 
-def test_a_download_goes_on_where_the_line_was_cut(hub: Hub, user: User) -> None:
-    user.set(DOWNLOAD_CHUNK_SIZE=100_000)  # what comes is kept in pieces of this size
+def test_download_resumes_after_connection_cut(hub: Hub, user: User) -> None:
+    user.set(DOWNLOAD_CHUNK_SIZE=100_000)  # received data is saved in pieces of this size
     hub.sent = [len(hub.files[SAFE]) // 2]
     assert user.fetch() == 0
     user.kept()
@@ -241,7 +241,7 @@ def test_a_download_goes_on_where_the_line_was_cut(hub: Hub, user: User) -> None
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_line_that_is_cut_again_and_again_is_given_up(hub: Hub, user: User, reset: bool) -> None:
+def test_download_gives_up_after_repeated_cuts(hub: Hub, user: User, reset: bool) -> None:
     hub.sent, hub.reset = [len(hub.files[SAFE]) // 2] * 20, reset
     assert user.refusal().startswith(f"weights: pretrained: {REPOSITORY} cannot be downloaded: ")
     assert sum(seen.startswith("GET") for seen in hub.seen) <= 6
@@ -252,7 +252,7 @@ def test_a_line_that_is_cut_again_and_again_is_given_up(hub: Hub, user: User, re
     user.kept()
 
 
-def test_a_server_that_cannot_be_reached_is_named(user: User) -> None:
+def test_unreachable_server_is_named(user: User) -> None:
     user.use("http://127.0.0.1:9/mirror")
     said = "http://127.0.0.1:9 cannot be reached, and the cache does not have the file ("
     assert user.refusal().startswith(f"weights: pretrained: {REPOSITORY} cannot be downloaded: {said}")
@@ -262,7 +262,7 @@ def test_a_server_that_cannot_be_reached_is_named(user: User) -> None:
         assert user.refusal().startswith(f"weights: pretrained: {REPOSITORY} cannot be downloaded: ")
 
 
-def test_a_server_that_says_nothing_is_given_up(user: User) -> None:
+def test_silent_server_times_out(user: User) -> None:
     user.set(HF_HUB_ETAG_TIMEOUT=0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         user.use(f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -270,7 +270,7 @@ def test_a_server_that_says_nothing_is_given_up(user: User) -> None:
     assert sum(user.waits) < 30
 
 
-def test_weights_kept_only_as_a_torch_file_are_read(hub: Hub, user: User) -> None:
+def test_torch_file_is_read_if_no_safetensors_exist(hub: Hub, user: User) -> None:
     torch.save(user.released, user.folder / "released.pth")
     hub.files = {PICKLED: (user.folder / "released.pth").read_bytes()}
     assert user.fetch() == 0
@@ -288,7 +288,7 @@ class Evil:
         return Path.touch, (self.path,)
 
 
-def test_a_file_that_holds_no_such_weights_is_refused(hub: Hub, user: User) -> None:
+def test_file_without_matching_weights_is_refused(hub: Hub, user: User) -> None:
     ran = user.folder / "ran"
     for name, content, said in (
         (PICKLED, pickle.dumps(Evil(ran), 2), "could run code"),

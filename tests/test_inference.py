@@ -1,4 +1,4 @@
-"""Networks made ready for inference: folded batch norm, precision, batches, processes."""
+"""Networks prepared for inference: folded batch norm, precision and batches."""
 
 import copy
 from pathlib import Path
@@ -21,13 +21,13 @@ from plda.models.saved import Architecture, save_network
 
 CPU = torch.device("cpu")
 FOLDED = ("resnet10", "resnet50", "mobilenetv2_100", "tf_efficientnet_lite0", "densenet121", "resnet38d")
-LEFT = {"densenet121": 62, "resnet38d": 17}  # with batch norm before convolutions, too
+LEFT = {"densenet121": 62, "resnet38d": 17}  # also have batch norm before convolutions
 CLASSES = ("background", "cat", "dog")
 DATA = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
 
 
 def with_statistics(architecture: Architecture) -> Any:
-    """A network whose batch norm has seen something."""
+    """Return a network with nontrivial batch norm statistics."""
     torch.manual_seed(0)
     network: Any = build(architecture)
     for module in network.modules():
@@ -41,7 +41,7 @@ def with_statistics(architecture: Architecture) -> Any:
 
 @pytest.mark.parametrize("backbone", FOLDED)
 @pytest.mark.parametrize("batch_norm", ["trained", "frozen"])
-def test_fold_batch_norm_changes_nothing(backbone: str, batch_norm: str) -> None:
+def test_fold_batch_norm_keeps_output(backbone: str, batch_norm: str) -> None:
     head = "lraspp" if batch_norm == "trained" else "deeplabv3"
     stride = own_stride(backbone)
     network = with_statistics(Architecture("segmenter", backbone, stride, batch_norm, head, CLASSES))
@@ -56,7 +56,7 @@ def test_fold_batch_norm_changes_nothing(backbone: str, batch_norm: str) -> None
 
 
 @pytest.mark.parametrize(("kind", "head"), [("cam", "cam"), ("cam", "seam"), ("segmenter", "deeplabv2")])
-def test_bfloat16_is_near_float32(kind: str, head: str) -> None:
+def test_inference_in_bfloat16_is_close_to_float32(kind: str, head: str) -> None:
     network = with_statistics(Architecture(kind, "mobilenetv2_100", 16, "frozen", head, CLASSES))
     images = torch.randn(2, 3, 64, 64) * network.backbone.deviation + network.backbone.mean
     said = {}
@@ -68,7 +68,7 @@ def test_bfloat16_is_near_float32(kind: str, head: str) -> None:
     assert 0 < error < 0.05 * said[torch.float32].std()
 
 
-def test_inference_dtype_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inference_dtype_depends_on_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert devices.inference_dtype("auto", CPU) == torch.bfloat16
     assert devices.inference_dtype("32", CPU) == torch.float32
@@ -77,10 +77,10 @@ def test_inference_dtype_follows_the_processor(monkeypatch: pytest.MonkeyPatch) 
     assert devices.inference_dtype("bf16", CPU) == torch.bfloat16
 
 
-def test_batches_give_what_single_images_give(
+def test_batched_stages_match_single_images(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: several images of one size at a time, read ahead by threads."""
+    """As on a GPU: several images of equal size at a time, loaded ahead by threads."""
     data = {key: drawn / file for key, file in DATA.items()}
     names = tuple(data["classes"].read_text().split())
     files = {}
@@ -88,7 +88,7 @@ def test_batches_give_what_single_images_give(
         architecture = Architecture(kind, "resnet10", 16, "frozen", head, names)
         weights = with_statistics(architecture).state_dict()
         if kind == "cam":
-            weights["head.weight"].abs_()  # it responds to every tag
+            weights["head.weight"].abs_()  # so that it responds to every tag
         save_network(tmp_path / f"{kind}.pt", architecture, weights)
     for together, workers in ((1, 0), (8, 2)):
         out = tmp_path / str(together)

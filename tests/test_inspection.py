@@ -1,4 +1,4 @@
-"""What is seen of a network after every epoch: source and target pixels, and their features."""
+"""Inspection of a network after every epoch: source and target pixels, and their features."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from plda.scoring.summary import last_inspection
 from plda.training.inspection import DomainCounts, Inspection, domain_features, evenly, proxy_a_distance
 
 
-def test_precision_and_recall_of_domains_by_hand() -> None:
+def test_domain_counts_match_manual_scores() -> None:
     counts = DomainCounts()
     labels = torch.tensor([[[SOURCE, TARGET], [IGNORED, TARGET]]])
     truth = np.array([[2, 2], [2, 0]], np.uint8)
@@ -37,7 +37,7 @@ def test_precision_and_recall_of_domains_by_hand() -> None:
         "target_precision": 50.0,
         "target_recall": 33.33,
     }
-    two = torch.tensor([[[SOURCE, IGNORED]], [[TARGET, SOURCE]]])  # of two classes, the first pixel both
+    two = torch.tensor([[[SOURCE, IGNORED]], [[TARGET, SOURCE]]])  # two classes; the first pixel is of both
     counts = DomainCounts()
     counts.add(two, [1, 2], np.array([[1, 1, VOID, VOID]], np.uint8))
     scores = counts.scores()
@@ -46,16 +46,16 @@ def test_precision_and_recall_of_domains_by_hand() -> None:
     assert scores["source_recall"] == 100.0
 
 
-def test_without_true_masks_only_shares_are_known() -> None:
+def test_domain_counts_without_masks_give_only_fractions() -> None:
     counts = DomainCounts()
     counts.add(torch.full((1, 2, 2), TARGET), [1], None)
     assert counts.scores() == {"source": 0.0, "target": 100.0}
 
 
 def domains(distance: float, images: int = 20, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Source and target features whose means differ by `distance` standard deviations along one axis."""
+    """Return source and target features; their means differ by `distance` standard deviations on one axis."""
     random = torch.Generator().manual_seed(seed)
-    sides = torch.tensor([1.0] * 30 + [-1.0] * 10, dtype=torch.float64)  # three sources for each target
+    sides = torch.tensor([1.0] * 30 + [-1.0] * 10, dtype=torch.float64)  # 3 sources per target
     axis = torch.eye(8, dtype=torch.float64)[3]
     return [
         (torch.randn(40, 8, generator=random).double() + distance / 2 * sides[:, None] * axis, sides)
@@ -63,10 +63,10 @@ def domains(distance: float, images: int = 20, seed: int = 0) -> list[tuple[torc
     ]
 
 
-def test_proxy_a_distance_is_that_of_two_normal_distributions() -> None:
+def test_proxy_a_distance_matches_two_normal_distributions() -> None:
     assert abs(proxy_a_distance(domains(0.0))) < 0.25
     assert proxy_a_distance(domains(20.0)) == 2.0
-    # two unit normals 2 apart: the best error is Phi(-1) = 0.1587
+    # two unit normals at distance 2: the lowest error is Phi(-1) = 0.1587
     assert proxy_a_distance(domains(2.0, images=200)) == pytest.approx(2 * (1 - 2 * 0.1587), abs=0.06)
 
 
@@ -76,7 +76,7 @@ def test_proxy_a_distance_needs_both_domains() -> None:
     assert math.isnan(proxy_a_distance(domains(1.0, images=1)))
 
 
-def test_features_go_with_their_domain_source_first() -> None:
+def test_domain_features_list_source_first() -> None:
     features = torch.arange(12.0).view(1, 3, 2, 2)
     labels = torch.tensor([[[[SOURCE, TARGET], [IGNORED, IGNORED]], [[TARGET, TARGET], [TARGET, IGNORED]]]])
     rows, sides = domain_features(features, labels)
@@ -84,13 +84,13 @@ def test_features_go_with_their_domain_source_first() -> None:
     assert rows.tolist() == [[0, 4, 8], [1, 5, 9], [2, 6, 10]]
 
 
-def test_images_are_evenly_spread() -> None:
+def test_evenly_spreads_images() -> None:
     assert evenly(range(10), 4) == [0, 2, 5, 7]  # type: ignore[arg-type,comparison-overlap]
     assert evenly(range(3), 8) == [0, 1, 2]  # type: ignore[arg-type,comparison-overlap]
     assert evenly(range(3), 0) == []  # type: ignore[arg-type]
 
 
-def test_an_inspection_is_what_its_parts_say(drawn: Path) -> None:
+def test_inspection_matches_its_parts(drawn: Path) -> None:
     torch.manual_seed(0)
     classes = read_classes(drawn / "classes.txt")
     entries, archive = read_index(drawn / "index.csv"), Archive(drawn / "images.zip")
@@ -121,7 +121,7 @@ def test_an_inspection_is_what_its_parts_say(drawn: Path) -> None:
     assert Inspection(entries, archive, classes, count=0, side=64, threshold=0.6)(network) == {}
 
 
-def test_the_last_inspection_is_among_the_metrics(drawn: Path, tmp_path: Path) -> None:
+def test_metrics_contain_last_inspection(drawn: Path, tmp_path: Path) -> None:
     params = write_params(tmp_path / "params.yaml", train_cam__inspected=3)
     data = {"index": drawn / "index.csv", "images": drawn / "images.zip", "classes": drawn / "classes.txt"}
     made = {

@@ -1,4 +1,4 @@
-"""Snakemake and its jobs are interrupted or killed; the same command goes on. See also `tests/kills.py`."""
+"""Interrupted or killed Snakemake runs resume with the same command. See also `tests/kills.py`."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def training(tree: Tree) -> Iterator[Popen[str]]:
-    """Snakemake, whose job trains and has kept a checkpoint."""
+    """Yield a running Snakemake whose training job has saved a checkpoint."""
     snakemake = tree.start(*TRAIN)
     try:
         while not list(tree.folder.glob("checkpoints/**/last.pt")):
@@ -34,7 +34,7 @@ def training(tree: Tree) -> Iterator[Popen[str]]:
         kill_group(snakemake)
 
 
-def test_job_that_outlives_snakemake_keeps_the_lock(tree: Tree, training: Popen[str]) -> None:
+def test_lock_remains_while_orphaned_job_runs(tree: Tree, training: Popen[str]) -> None:
     assert "cannot be locked" in tree.run(*TRAIN, ok=False)
     training.kill()
     assert "cannot be locked" in tree.run(*TRAIN, ok=False)
@@ -43,12 +43,12 @@ def test_job_that_outlives_snakemake_keeps_the_lock(tree: Tree, training: Popen[
     tree.run(*TRAIN)
 
 
-def test_ctrl_c_keeps_the_last_words_and_the_state(tree: Tree, training: Popen[str]) -> None:
+def test_ctrl_c_keeps_log_and_training_state(tree: Tree, training: Popen[str]) -> None:
     os.killpg(training.pid, signal.SIGINT)
     training.communicate()
     log = tree.folder / "logs/main/train_cam.log"
     assert not log.read_text().splitlines()[-1].startswith("epoch")
-    log.unlink()  # Snakemake removes it as well, some time before the job begins a new one
+    log.unlink()  # Snakemake removes it as well, some time before the job starts a new one
     again = tree.start(*TRAIN)
     while not log.exists() or "resumed after step" not in log.read_text():
         assert again.poll() is None
@@ -56,7 +56,7 @@ def test_ctrl_c_keeps_the_last_words_and_the_state(tree: Tree, training: Popen[s
     kill_group(again)
 
 
-def test_same_command_goes_on_after_kills(tmp_path: Path) -> None:
+def test_same_command_resumes_after_kills(tmp_path: Path) -> None:
     outcome = disturb(Tree(tmp_path), "snakemake", kills=2, until="train_cam", longest=6)
     assert outcome.hits.total() == 2
     assert outcome.differences == []

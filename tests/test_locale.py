@@ -1,4 +1,4 @@
-"""Text is UTF-8 whatever the locale; names that a terminal cannot show end nothing."""
+"""Text files are UTF-8 in any locale; names that a terminal cannot print do not stop a command."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def run(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[bytes]":
 
 
 @pytest.mark.parametrize("folder", ["plda", "workflow"])
-def test_text_files_name_their_encoding(folder: str) -> None:
+def test_source_opens_text_files_with_encoding(folder: str) -> None:
     lines = [
         f"{path}: {line.strip()}"
         for path in sorted((ROOT / folder).rglob("*.py"))
@@ -40,7 +40,7 @@ def test_text_files_name_their_encoding(folder: str) -> None:
     assert len(lines) > 1000
 
 
-def test_stages_read_utf_8_in_a_locale_of_another_encoding(photos: Photos, tmp_path: Path) -> None:
+def test_stages_read_utf_8_in_any_locale(photos: Photos, tmp_path: Path) -> None:
     (photos.folder / "a.jpg").rename(photos.folder / "Käfer ß.jpg")
     (photos.folder / "classes.txt").write_text("background\nKätzchen\ndog\n", encoding="utf-8")
     rows = ["image,split,tags,mask", "Käfer ß.jpg,train,Kätzchen,", "b.jpg,train,dog,", "c.jpg,val,dog,"]
@@ -59,7 +59,7 @@ def test_stages_read_utf_8_in_a_locale_of_another_encoding(photos: Photos, tmp_p
         assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_predict_takes_any_name_in_any_locale(tmp_path: Path) -> None:
+def test_predict_accepts_any_file_name_in_any_locale(tmp_path: Path) -> None:
     network, folder = saved(tmp_path / "network.pt", ("background", "Kätzchen", "dog")), tmp_path / "photos"
     folder.mkdir()
     names = ["ä.jpg".encode(), b"\xe4 latin.jpg", "人.jpg".encode()]
@@ -79,7 +79,7 @@ def test_predict_takes_any_name_in_any_locale(tmp_path: Path) -> None:
     assert "Kätzchen".encode() in (tmp_path / "out/summary.csv").read_bytes()
 
 
-def test_ablations_are_read_as_utf_8_in_a_locale_of_another_encoding(tmp_path: Path) -> None:
+def test_ablations_are_read_as_utf_8_in_any_locale(tmp_path: Path) -> None:
     for name in ("params.yaml", "ablations.yaml", "plda", "workflow"):
         (tmp_path / name).symlink_to(ROOT / name)
     text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("folder: data", "folder: Fotos ä")

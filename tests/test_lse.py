@@ -1,4 +1,4 @@
-"""Log-sum-exp pooling against its formula, and its two limits."""
+"""Log-sum-exp pooling compared with its formula and its two limits."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from plda.models.lse import log_sum_exp
 
 
-def test_the_pooling_is_its_formula() -> None:
+def test_log_sum_exp_matches_formula_and_limits() -> None:
     scores = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     pooled = log_sum_exp(scores, 5.0)
     for image in range(2):

@@ -1,4 +1,4 @@
-"""PAMR against a loop-written float64 form, multi-scale maps, seeds, thresholds, scores."""
+"""PAMR compared with float64 loops; multi-scale maps, seeds, thresholds and scores."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from plda.scoring.masks import score_seeds, score_set
 
 
 def pamr_by_loops(image: np.ndarray, maps: np.ndarray, iterations: int) -> np.ndarray:
-    """METHOD's definition, pixel by pixel: image (3, h, w), maps (K, h, w), float64."""
+    """Compute PAMR (docs/method.md, PLDA) pixel by pixel in float64: image (3, h, w), maps (K, h, w)."""
     _, h, w = image.shape
     around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 
@@ -58,7 +58,7 @@ def pamr_by_loops(image: np.ndarray, maps: np.ndarray, iterations: int) -> np.nd
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-def test_pamr_is_its_definition(dtype: torch.dtype, tolerance: float) -> None:
+def test_pamr_matches_definition(dtype: torch.dtype, tolerance: float) -> None:
     random = np.random.default_rng(0)
     image, maps = random.random((2, 3, 9, 13)), random.random((2, 2, 9, 13))
     image[1, :, :, 5:] = 0.25  # a flat region, where the deviation is small or zero
@@ -72,17 +72,17 @@ def test_pamr_is_its_definition(dtype: torch.dtype, tolerance: float) -> None:
     assert refined.dtype == dtype
 
 
-def test_pamr_moves_a_map_to_the_edge_of_a_colour() -> None:
+def test_pamr_aligns_map_with_colour_edge() -> None:
     image = torch.zeros(1, 3, 32, 32)
     image[..., :16] = 1.0
     blob = torch.zeros(1, 1, 32, 32)
-    blob[..., 8:24, 4:20] = 1.0  # sticks out over the edge at column 16
+    blob[..., 8:24, 4:20] = 1.0  # extends over the edge at column 16
     refined = pamr(image, blob)[0, 0]
     assert refined[8:24, 16:].mean() < blob[0, 0, 8:24, 16:].mean() / 4
 
 
-def test_multi_scale_averages_sizes_and_mirror_images() -> None:
-    """A network that returns its input: the average must be the image itself, wherever it is smooth."""
+def test_multi_scale_averages_scales_and_flips() -> None:
+    """With a network that returns its input, the average equals the image wherever it is smooth."""
     ramp = torch.arange(64).float().mul(2).byte().expand(1, 3, 48, 64)
     seen = []
 
@@ -98,11 +98,11 @@ def test_multi_scale_averages_sizes_and_mirror_images() -> None:
     assert (maps - once).abs().max() < 0.05
 
 
-def test_maps_are_kept_by_key(tmp_path: Path) -> None:
+def test_cams_are_stored_by_key(tmp_path: Path) -> None:
     maps = {"a": torch.rand(2, 5, 7), "dogs/b": torch.rand(1, 3, 3)}
     write_cams(tmp_path / "cams.npz", maps.items())
     cams = Cams(tmp_path / "cams.npz")
-    with np.load(tmp_path / "cams.npz") as opened:  # an open format: numpy alone reads it
+    with np.load(tmp_path / "cams.npz") as opened:  # an open format: numpy can read it
         assert set(opened.files) == set(maps)
         assert opened["dogs/b"].dtype == np.float16
     for key, value in maps.items():
@@ -113,7 +113,7 @@ def test_maps_are_kept_by_key(tmp_path: Path) -> None:
     assert not top[1].any()
 
 
-def test_seeds_and_pseudo_masks_by_hand() -> None:
+def test_seeds_and_pseudo_mask_match_manual_values() -> None:
     maps = torch.tensor([[[0.1, 0.5, 0.9]], [[0.2, 0.45, 0.3]]])
     assert seeds(maps, [3, 7], 0.4).tolist() == [[0, 3, 3]]
     assert seeds(maps, [3, 7], 0.15).tolist() == [[7, 3, 3]]
@@ -133,14 +133,14 @@ def test_otsu_splits_two_groups() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
-def test_flat_maps_are_background_at_otsus_threshold(level: float) -> None:
+def test_otsu_makes_flat_maps_background(level: float) -> None:
     maps = torch.full((2, 4, 4), level)
     histogram = strengths([maps, maps])
     assert histogram.flat
     assert not seeds(maps, [3, 7], histogram.otsu()).any()
 
 
-def test_no_score_is_chosen_on_maps_that_are_flat() -> None:
+def test_background_scores_reject_flat_maps() -> None:
     entry = Entry("images/a.png", "train", ("cat",), "", "", 8, 8)
     image = Refined(entry, torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(1, 2, 2), {})
     with pytest.raises(InputError, match="maps of all 1 sampled images are flat"):
@@ -148,7 +148,7 @@ def test_no_score_is_chosen_on_maps_that_are_flat() -> None:
     assert background_scores_of(lambda _: [], [entry], ["seeds"], 0.4) == ({"seeds": 0.4}, "params")
 
 
-def test_scores_by_hand() -> None:
+def test_confusion_scores_match_manual_values() -> None:
     confusion = Confusion(3)
     confusion.add(np.array([[0, 0, 1, 1, 2, VOID]], np.uint8), np.array([[0, 1, 1, VOID, 0, 2]], np.uint8))
     scores = confusion.scores()
@@ -163,17 +163,17 @@ def test_scores_by_hand() -> None:
         confusion.add(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8))
 
 
-def test_errors_of_shape_and_of_class_by_hand() -> None:
-    """Objects: 5 true, 7 given, 3 in both, 2 of these of the right class; 1 true one is undecided."""
+def test_confusion_objects_match_manual_values() -> None:
+    """Object pixels: 5 true, 7 predicted, 3 in both (2 of the right class); 1 true pixel is undecided."""
     confusion = Confusion(3)
     truth = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, VOID]
     given = [0, 1, 1, 2, 2, VOID, 1, 2, VOID, 2, 0, 1]
-    for half in (slice(0, 8), slice(8, None)):  # one confusion over the whole set
+    for half in (slice(0, 8), slice(8, None)):  # one confusion matrix for the whole set
         confusion.add(np.array([truth[half]], np.uint8), np.array([given[half]], np.uint8))
     assert confusion.objects() == {
-        "object_iou": 33.33,  # 3 of 9: the undecided pixel of background is not among them
+        "object_iou": 33.33,  # 3 of 9, without the undecided background pixel
         "object_precision": 42.86,  # 3 of 7
-        "object_recall": 60.0,  # 3 of 5: the undecided one is a miss
+        "object_recall": 60.0,  # 3 of 5: the undecided pixel is a miss
         "object_class": 66.67,
         "object_share": 63.64,  # 7 of 11
         "object_share_true": 45.45,  # 5 of 11
@@ -191,14 +191,14 @@ def test_errors_of_shape_and_of_class_by_hand() -> None:
         (1, VOID, {"object_share_true": 100.0}),
     ],
 )
-def test_shares_of_no_object_are_0(truth: int, given: int, some: dict[str, float]) -> None:
+def test_confusion_objects_without_overlap_are_zero(truth: int, given: int, some: dict[str, float]) -> None:
     confusion = Confusion(2)
     confusion.add(np.full((2, 2), truth, np.uint8), np.full((2, 2), given, np.uint8))
     names = ("iou", "precision", "recall", "class", "share", "share_true")
     assert confusion.objects() == {f"object_{name}": 0.0 for name in names} | some
 
 
-def test_miou_is_of_the_whole_set_not_the_mean_over_images() -> None:
+def test_miou_is_computed_over_whole_set() -> None:
     confusion = Confusion(2)
     confusion.add(np.ones((1, 9), np.uint8), np.ones((1, 9), np.uint8))
     confusion.add(np.ones((1, 1), np.uint8), np.zeros((1, 1), np.uint8))
@@ -221,7 +221,7 @@ def scored_set(folder: Path) -> tuple[list[Entry], Archive, Cams, dict[str, torc
     return entries, Archive(folder / "images.zip"), Cams(folder / "cams.npz"), maps
 
 
-def test_the_curve_equals_scoring_each_threshold_alone(tmp_path: Path) -> None:
+def test_score_seeds_matches_each_threshold_alone(tmp_path: Path) -> None:
     entries, archive, cams, _ = scored_set(tmp_path)
     classes = ("background", "cat", "dog")
     thresholds = [0.7, 0.1, 0.5, 0.999]
@@ -242,7 +242,7 @@ def test_the_curve_equals_scoring_each_threshold_alone(tmp_path: Path) -> None:
         assert alone.pixels > 500
 
 
-def test_recall_by_part(tmp_path: Path) -> None:
+def test_score_set_gives_recall_by_part(tmp_path: Path) -> None:
     entries, archive, _, _ = scored_set(tmp_path)
     nothing = score_set(entries, archive, lambda _: np.full((16, 20), VOID - 1, np.uint8), VOID).parts
     assert nothing == {"telling": 0, "body": 0}

@@ -1,4 +1,4 @@
-"""Backbones against torchvision, heads, losses, and the file that a trained network is kept in."""
+"""Backbones compared with torchvision; heads, losses and the file of a trained network."""
 
 import math
 from pathlib import Path
@@ -20,12 +20,12 @@ from plda.models.saved import Architecture, load_network, save_network
 from plda.models.segmenters import SEGMENTER, DeepLabV2Head, Segmenter, mask_loss
 from plda.models.weights import fitted
 
-# names and torchvision's for the same network; more of timm's: tests/test_backbones.py
+# timm and torchvision names of the same network; other timm networks: tests/test_backbones.py
 SAME = {"resnet18": "resnet18", "resnet50": "resnet50", "mobilenetv2_100": "mobilenet_v2"}
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
-    """Batch norm that does something, and passes on what it is given."""
+    """Give all batch norm layers nontrivial weights and statistics; return the network."""
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.1)
@@ -35,7 +35,7 @@ def with_statistics(network: nn.Module) -> nn.Module:
 
 
 def stages_of_torchvision(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
-    """The last map at each stride, 4 to 32, of a network that is not dilated or, if a ResNet, may be."""
+    """Return the last map at each stride from 4 to 32; only a ResNet may be dilated."""
     maps = []
     if hasattr(network, "features"):
         for block in network.features:
@@ -52,8 +52,8 @@ def stages_of_torchvision(network: nn.Module, image: torch.Tensor) -> list[torch
 
 @pytest.mark.parametrize("name", SAME)
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
-def test_backbones_with_torchvisions_weights_give_its_features(name: str, output_stride: int) -> None:
-    """At 8 and 16 against torchvision's own dilation; MobileNetV2 has none there, see the test below."""
+def test_backbone_features_match_torchvision(name: str, output_stride: int) -> None:
+    """Strides 8 and 16 use torchvision's dilation, which MobileNetV2 lacks; see the next test."""
     torch.manual_seed(0)
     dilated = {"replace_stride_with_dilation": [False, output_stride < 16, output_stride < 32]}
     options = dilated if name == "resnet50" else {}
@@ -75,18 +75,16 @@ def test_backbones_with_torchvisions_weights_give_its_features(name: str, output
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet10", "efficientnet_lite0", "regnety_002"])
-def test_a_dilated_backbone_sees_the_same_at_every_second_pixel(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else weights learnt without dilation mean something else with it."""
-    # it weighs channels by their mean over all pixels, of which a dilated network has more
+def test_dilated_backbone_subsampled_equals_plain_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, weights trained without dilation do not fit a dilated network."""
+    # SE layers use the mean over all pixels, and a dilated network has more pixels
     monkeypatch.setattr(SEModule, "forward", lambda _, features: features)
     image = torch.rand(1, 3, 64, 96, dtype=torch.float64)
     torch.manual_seed(0)
     plain = with_statistics(Backbone(name)).double().eval()
     with torch.no_grad():
         expected = plain(image)
-    # at 8, the second pooling on resnet10's shortcuts sees other neighbours than the plain network's
+    # at 8, the second pooling on resnet10's shortcuts covers other pixels than in the plain network
     for output_stride in (16,) if name == "resnet10" else (16, 8):
         dilated = Backbone(name, output_stride=output_stride).double()
         dilated.load_state_dict(plain.state_dict())
@@ -98,7 +96,7 @@ def test_a_dilated_backbone_sees_the_same_at_every_second_pixel(
             torch.testing.assert_close(features[stage][..., ::every, ::every], expected[stage])
 
 
-def test_frozen_batch_norm_changes_nothing_in_training() -> None:
+def test_frozen_batch_norm_stays_constant_in_training() -> None:
     backbone = Backbone("resnet10", batch_norm="frozen").train()
     before = {k: v.clone() for k, v in backbone.state_dict().items() if "bn" in k}
     optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1.0)
@@ -115,10 +113,8 @@ def test_frozen_batch_norm_changes_nothing_in_training() -> None:
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet10", "resnet38d", "tf_efficientnet_lite0"])
-def test_lean_layers_compute_what_those_of_torch_do(
-    name: str, batch_norm: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In float64, so that only another formula would differ."""
+def test_lean_layers_match_torch_layers(name: str, batch_norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, so that only another formula can cause a difference."""
     monkeypatch.setattr(F, "dropout2d", lambda x, *_: x)
     torch.manual_seed(0)
     backbone = Backbone(name, output_stride=16, batch_norm=batch_norm).double().train()
@@ -139,7 +135,7 @@ def test_lean_layers_compute_what_those_of_torch_do(
 
 
 @pytest.mark.parametrize("size", [(28, 30), (14, 14), (7, 25), (1, 1)])
-def test_deeplabv2_by_taps_is_its_convolutions(size: tuple[int, int]) -> None:
+def test_deeplabv2_head_matches_its_convolutions(size: tuple[int, int]) -> None:
     head = DeepLabV2Head(8, 3).double()
     for branch in head.branches:
         nn.init.normal_(branch.bias)  # type: ignore[arg-type]
@@ -157,7 +153,7 @@ def test_deeplabv2_by_taps_is_its_convolutions(size: tuple[int, int]) -> None:
 
 
 def saved_bytes(network: nn.Module, image: torch.Tensor) -> int:
-    """What a forward pass keeps for the backward pass, which follows."""
+    """Run a forward and a backward pass; return the bytes that the first keeps for the second."""
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -171,7 +167,7 @@ def saved_bytes(network: nn.Module, image: torch.Tensor) -> int:
     return sum(kept.values())
 
 
-def test_tag_loss_is_the_formula() -> None:
+def test_tag_loss_matches_formula() -> None:
     network = CamNetwork(Backbone("resnet10", output_stride=16), 3).eval()
     output = network(torch.randn(2, 3, 64, 64))
     assert output.scores.shape == (2, 3, 4, 4)
@@ -187,8 +183,8 @@ def test_tag_loss_is_the_formula() -> None:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_every_baseline_keeps_the_contract(name: str) -> None:
-    """What the stages and PLDA take for granted; PLDA itself on each: tests/test_adaptation.py."""
+def test_baseline_fulfils_contract(name: str) -> None:
+    """Requirements of the stages and of PLDA; tests/test_adaptation.py runs PLDA on each baseline."""
     network = build_baseline(name, Backbone("resnet10", output_stride=16), 3).train()
     image, tags = torch.randn(2, 3, 64, 80), torch.tensor([[1.0, 0, 1], [0, 0, 1]])
     output, parts = network.losses(image, tags)
@@ -207,7 +203,7 @@ def test_every_baseline_keeps_the_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])
-def test_segmenters_score_every_pixel(head: str) -> None:
+def test_segmenter_scores_every_pixel(head: str) -> None:
     network = Segmenter(Backbone("mobilenetv2_100", output_stride=16), head, classes=5).eval()
     with torch.no_grad():
         assert network(torch.randn(2, 3, 65, 90)).shape == (2, 5, 65, 90)
@@ -232,7 +228,7 @@ def test_mask_loss_skips_undecided_pixels() -> None:
     assert not scores.grad.any()
 
 
-def test_a_saved_network_says_the_same(tmp_path: Path) -> None:
+def test_saved_network_gives_same_output(tmp_path: Path) -> None:
     classes = ("background", "cat", "dog")
     architecture = Architecture("segmenter", "mobilenetv2_100", 16, "frozen", "lraspp", classes)
     network = build(architecture).eval()

@@ -1,4 +1,4 @@
-"""As many pixels are called object as the masks say."""
+"""The offset that makes the fraction of object pixels equal to that of the masks."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MASK = np.repeat(np.uint8([0, 1, VOID]), 12)[:, None].repeat(48, axis=1)  # a th
 
 
 def scores(seed: int) -> torch.Tensor:
-    """(3, 36, 48): background leads in four fifths of the pixels or so."""
+    """Return (3, 36, 48) scores; background is highest in about four fifths of the pixels."""
     noise = torch.rand(36, 48, generator=torch.Generator().manual_seed(seed))
     return torch.stack([4 * noise, torch.full_like(noise, 0.8), torch.full_like(noise, 0.5)])
 
@@ -23,7 +23,7 @@ def probabilities(seed: int, lower: float = 0.0) -> torch.Tensor:
     return (scores(seed) - torch.tensor([lower, 0.0, 0.0])[:, None, None]).softmax(dim=0)
 
 
-def test_the_offset_gives_the_share_of_the_masks() -> None:
+def test_match_object_share_reaches_fraction_of_masks() -> None:
     found = match_object_share(lead(probabilities(seed), MASK) for seed in range(9))
     assert found.masks == 0.5
     assert 0.1 < found.network < 0.3
@@ -34,18 +34,18 @@ def test_the_offset_gives_the_share_of_the_masks() -> None:
 
 
 @pytest.mark.parametrize("ids", [0, 1, VOID])
-def test_masks_of_one_kind_change_nothing(ids: int) -> None:
+def test_match_object_share_gives_no_offset_for_one_class(ids: int) -> None:
     found = match_object_share([lead(probabilities(0), np.full((36, 48), ids, np.uint8))])
     assert found.offset == 0.0 and found.masks == float(ids == 1)
 
 
-def test_a_sample_is_evenly_spread() -> None:
+def test_evenly_spread_gives_even_sample() -> None:
     assert evenly_spread(range(SAMPLE), SAMPLE) == range(SAMPLE)  # type: ignore[comparison-overlap, arg-type]
     assert list(evenly_spread(range(5 * SAMPLE), SAMPLE)) == list(range(0, 5 * SAMPLE, 5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])
-def test_the_bias_of_every_head_is_added_to_each_pixel(head: str) -> None:
+def test_segmenter_bias_is_added_to_each_pixel(head: str) -> None:
     torch.manual_seed(0)
     network = Segmenter(Backbone("resnet10"), head, 4).eval()
     image = torch.rand(1, 3, 64, 80)

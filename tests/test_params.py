@@ -1,4 +1,4 @@
-"""params.yaml and files like it: how numbers and text are read, what is refused before any work begins."""
+"""params.yaml and similar files: parsing of numbers and text, and validation before any work."""
 
 import itertools
 from pathlib import Path
@@ -35,7 +35,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_read_yaml_reads_as_dvc_does(tmp_path: Path, value: str) -> None:
+def test_read_yaml_matches_dvc(tmp_path: Path, value: str) -> None:
     ours, theirs = read_yaml(written(tmp_path, f"a: {value}\n"))["a"], loads_yaml(f"a: {value}\n")["a"]
     assert type(ours) is type(theirs)
     assert repr(ours) == repr(theirs)
@@ -44,7 +44,7 @@ def test_read_yaml_reads_as_dvc_does(tmp_path: Path, value: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("1e-05", 1e-5), ("5e-4", 5e-4), (".5e-3", 5e-4), ("1E-3", 1e-3), ("1", 1.0)]
 )
-def test_read_params_takes_numbers_as_dvc_writes_them(tmp_path: Path, text: str, value: float) -> None:
+def test_read_params_accepts_dvc_number_formats(tmp_path: Path, text: str, value: float) -> None:
     path = write_params(tmp_path / "params.yaml", train_cam__lr="HERE")
     path.write_text(path.read_text().replace("HERE", text))
     assert read_params(path).train_cam.lr == value
@@ -53,17 +53,17 @@ def test_read_params_takes_numbers_as_dvc_writes_them(tmp_path: Path, text: str,
 @pytest.mark.parametrize(
     "values", [{"a": v} for v in ("1e5", "0o10", "yes", "ä\nb", "", "2020-01-01", "<<", 1e-5)]
 )
-def test_yaml_text_is_read_back(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_yaml_text_round_trips(tmp_path: Path, values: dict[str, Any]) -> None:
     assert read_yaml(written(tmp_path, yaml_text(values))) == values
 
 
-def test_yaml_text_keeps_the_order(tmp_path: Path) -> None:
+def test_yaml_text_keeps_key_order(tmp_path: Path) -> None:
     params = small_params()
     assert list(read_yaml(written(tmp_path, yaml_text(params)))) == list(params)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_read_yaml_takes_utf_8_with_and_without_bom(tmp_path: Path, mark: bytes) -> None:
+def test_read_yaml_accepts_utf_8_with_and_without_bom(tmp_path: Path, mark: bytes) -> None:
     assert read_yaml(written(tmp_path, mark + "# für\r\na: Käfer\r\n".encode())) == {"a": "Käfer"}
 
 
@@ -98,7 +98,7 @@ def test_read_yaml_takes_utf_8_with_and_without_bom(tmp_path: Path, mark: bytes)
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_read_yaml_refuses(tmp_path: Path, content: str | bytes, words: list[str]) -> None:
+def test_read_yaml_rejects_invalid_content(tmp_path: Path, content: str | bytes, words: list[str]) -> None:
     path = written(tmp_path, content)
     with pytest.raises(InputError) as error:
         read_yaml(path)
@@ -108,7 +108,7 @@ def test_read_yaml_refuses(tmp_path: Path, content: str | bytes, words: list[str
     assert all(word in message for word in words), message
 
 
-def test_read_ablations_refuses_a_key_twice(tmp_path: Path) -> None:
+def test_read_ablations_rejects_duplicate_key(tmp_path: Path) -> None:
     text = (ROOT / "ablations.yaml").read_text()
     path = written(tmp_path, text.replace("  cam: {}", "  cam: {}\n  cam: {}"))
     with pytest.raises(InputError, match=r"runs\.cam: duplicate key"):
@@ -116,7 +116,7 @@ def test_read_ablations_refuses_a_key_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "[1]", "text", "5", "null"])
-def test_read_params_refuses_what_has_no_sections(tmp_path: Path, content: str) -> None:
+def test_read_params_rejects_file_without_sections(tmp_path: Path, content: str) -> None:
     with pytest.raises(InputError, match="must hold keys with values"):
         read_params(written(tmp_path, content))
 
@@ -145,7 +145,7 @@ def test_read_params_refuses_what_has_no_sections(tmp_path: Path, content: str) 
     ],
     ids=str,
 )  # fmt: skip
-def test_params_refuse_values_that_fail_later(change: dict[str, Any], words: str) -> None:
+def test_params_reject_values_that_fail_later(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as error:
         check(Params, small_params(**change), "params.yaml")
     assert f"params.yaml: {words}" in str(error.value)
@@ -160,8 +160,8 @@ def test_params_errors_are_short() -> None:
 @pytest.mark.parametrize(
     ("stride", "norm", "crop"), [*itertools.product((16, 32), ("trained", "frozen"), (32, 33, 108, 109))]
 )
-def test_params_refuse_a_batch_of_one_where_a_step_would_fail(stride: int, norm: str, crop: int) -> None:
-    """Refused is what cannot be done, for each baseline and head; of lraspp a little more."""
+def test_params_reject_batch_of_one_if_step_would_fail(stride: int, norm: str, crop: int) -> None:
+    """A batch of one is refused exactly where a step fails; for lraspp in a few more cases."""
     tried = {"batch_size": 1, "output_stride": stride, "batch_norm": norm, "crop": crop}
     for stage, kind, heads in (
         ("train_cam", "cam", BASELINES),
@@ -199,7 +199,7 @@ def step_works(architecture: Architecture, crop: int) -> bool:
     return True
 
 
-def test_train_segmenter_refuses_a_single_image(photos: Photos, drawn: Path, tmp_path: Path, refused) -> None:
+def test_train_segmenter_rejects_single_image(photos: Photos, drawn: Path, tmp_path: Path, refused) -> None:
     photos.rows = ["a.jpg,train,cat,", "c.jpg,val,dog,"]
     photos.write()
     out = tmp_path / "out"
@@ -221,7 +221,7 @@ def test_train_segmenter_refuses_a_single_image(photos: Photos, drawn: Path, tmp
     assert "one training image is not enough with head deeplabv3" in message
 
 
-def test_train_cam_names_a_learning_rate_that_is_too_high(drawn: Path, tmp_path: Path, refused) -> None:
+def test_train_cam_reports_divergence(drawn: Path, tmp_path: Path, refused) -> None:
     rate = {"train_cam__lr": 1e9, "train_cam__optimizer": "sgd", "train_cam__batch_norm": "frozen"}
     params, paths = trainer("train_cam", drawn, tmp_path)
     message = refused(run_stage, "train_cam", write_params(params, **rate), **paths)

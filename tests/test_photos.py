@@ -1,4 +1,4 @@
-"""Photos of phones, scanners, cameras and editors: read rightly or refused in words."""
+"""Photos from phones, scanners, cameras and editors: decoded correctly or refused with a message."""
 
 import io
 import os
@@ -21,7 +21,7 @@ from plda.use.network import TrainedNetwork
 
 
 def exif(*entries: bytes, tail: bytes = b"") -> bytes:
-    """An EXIF block of raw entries, whose values are in `tail`."""
+    """Return an EXIF block of raw entries; `tail` holds their values."""
     head = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries))
     return head + b"".join(entries) + struct.pack("<I", 0) + tail
 
@@ -38,7 +38,7 @@ BROKEN_EXIF = {
 
 
 @pytest.mark.parametrize("kind", BROKEN_EXIF)
-def test_broken_exif_is_ignored(kind: str) -> None:
+def test_read_image_ignores_broken_exif_fields(kind: str) -> None:
     content = encoded(photo(48, 32), exif=BROKEN_EXIF[kind])
     assert image_size(content) == read_image(content).size == (32, 48)
     kept, given, size = keep_image(content, None)
@@ -51,12 +51,12 @@ def test_broken_exif_is_ignored(kind: str) -> None:
     [exif(TURNED)[:20], b"Exif\0\0nonsense", exif(struct.pack("<HHII", 0x0112, 3, 1, 77)), b"Exif\0\0"],
     ids=["cut", "nonsense", "orientation_77", "empty"],
 )
-def test_unreadable_exif_leaves_the_photo_as_stored(block: bytes) -> None:
+def test_read_image_ignores_unreadable_exif(block: bytes) -> None:
     content = encoded(photo(48, 32), exif=block)
     assert np.array_equal(read_image(content), Image.open(io.BytesIO(content)))
 
 
-def test_mpo_stays_a_jpeg(photos: Photos, tmp_path: Path) -> None:
+def test_mpo_photo_is_kept_as_jpeg(photos: Photos, tmp_path: Path) -> None:
     content = encoded(photo(80, 60), "MPO", save_all=True, append_images=[photo(20, 15)])
     (photos.folder / "a.jpg").write_bytes(content)
     photos.rows[0] = "a.jpg,train,cat,"
@@ -68,7 +68,7 @@ def test_mpo_stays_a_jpeg(photos: Photos, tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(small)).format == "JPEG"
 
 
-def test_png_with_long_text_is_read() -> None:
+def test_read_image_accepts_png_with_long_text() -> None:
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt("XML:com.adobe.xmp", " " * 3_000_000, zip=True)
     notes.add_text("prompt", "a dog" * 400_000, zip=True)
@@ -76,7 +76,7 @@ def test_png_with_long_text_is_read() -> None:
     assert np.array_equal(read_image(encoded(image, "PNG", pnginfo=notes)), image)
 
 
-def test_float_tiff_from_0_to_1_is_scaled() -> None:
+def test_read_image_scales_float_tiff() -> None:
     grey = np.asarray(photo(48, 32).convert("L"))
     content = encoded(Image.fromarray(grey.astype(np.float32) / 255), "TIFF")
     assert np.array_equal(np.asarray(read_image(content))[..., 0], grey)
@@ -91,14 +91,14 @@ def test_float_tiff_from_0_to_1_is_scaled() -> None:
         (np.full((4, 4), 70000, np.int32), ["32-bit"]),
     ],
 )
-def test_tiff_of_unknown_range_is_refused(pixels: np.ndarray, words: list[str]) -> None:
+def test_read_image_rejects_tiff_of_unknown_range(pixels: np.ndarray, words: list[str]) -> None:
     with pytest.raises(InputError) as error:
         read_image(encoded(Image.fromarray(pixels), "TIFF"))
     assert all(word in str(error.value) for word in words)
 
 
-def test_decoder_faults_of_any_class_are_refused() -> None:
-    """Cut or changed anywhere, a file is read or refused; nothing else comes out."""
+def test_read_image_reports_all_decoder_errors() -> None:
+    """A file that is cut or changed anywhere is read or refused with InputError."""
     random = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "MPO", "AVIF", "JPEG2000", "TGA", "PCX"):
         whole = encoded(photo(60, 40), kind)
@@ -113,14 +113,14 @@ def test_decoder_faults_of_any_class_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_too_many_pixels_are_refused_with_the_limit(kind: str, monkeypatch) -> None:
+def test_read_image_rejects_too_many_pixels(kind: str, monkeypatch) -> None:
     monkeypatch.setattr(images, "MOST_PIXELS", 48 * 32 - 1)
     with pytest.raises(InputError, match=r"at most .* megapixels, is 48x32"):
         read_image(encoded(photo(48, 32), kind))
 
 
-def test_programs_of_other_formats_are_not_started() -> None:
-    """Pillow would hand an EPS file to Ghostscript."""
+def test_read_image_does_not_start_ghostscript() -> None:
+    """Pillow would pass an EPS file to Ghostscript."""
     content = encoded(photo(48, 32), "EPS")
     assert Image.open(io.BytesIO(content)).format == "EPS"
     with pytest.raises(InputError, match="not an image"):
@@ -128,7 +128,7 @@ def test_programs_of_other_formats_are_not_started() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_reading_smaller_gives_no_less_than_asked(kind: str) -> None:
+def test_read_image_at_reduced_size_keeps_requested_side(kind: str) -> None:
     content = encoded(photo(1600, 1000), kind)
     for side in (100, 300, 799, 1599, 1600, 4000):
         size = read_image(content, side).size
@@ -137,7 +137,7 @@ def test_reading_smaller_gives_no_less_than_asked(kind: str) -> None:
     assert max(read_image(content, 100).size) < 400
 
 
-def test_a_large_photo_takes_little_memory(tmp_path: Path) -> None:
+def test_keep_image_uses_little_memory(tmp_path: Path) -> None:
     """108 megapixels are 324 MB as RGB."""
     path = tmp_path / "large.jpg"
     Image.new("RGB", (12000, 9000), (90, 120, 60)).save(path)
@@ -155,7 +155,7 @@ def test_a_large_photo_takes_little_memory(tmp_path: Path) -> None:
     assert int(grown) < 60
 
 
-def test_each_unreadable_photo_is_named(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+def test_index_data_names_each_unreadable_photo(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
     (photos.folder / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a photo")
     (photos.folder / "c.jpg").write_bytes(b"")
     message = refused(photos.index, tmp_path / "out")
@@ -163,7 +163,7 @@ def test_each_unreadable_photo_is_named(photos: Photos, tmp_path: Path, refused:
     assert "line 4: field image: c.jpg" in message
 
 
-def test_a_network_sees_no_difference_in_a_photo_read_smaller(tmp_path: Path) -> None:
+def test_labels_agree_for_photo_read_at_reduced_size(tmp_path: Path) -> None:
     network = saved(tmp_path / "network.pt")
     labeller = TrainedNetwork(network, device="cpu", long_side=64, refinement={})
     content = encoded(photo(1600, 1200))
@@ -177,7 +177,7 @@ def test_a_network_sees_no_difference_in_a_photo_read_smaller(tmp_path: Path) ->
     assert len(np.unique(whole.ids)) > 1
 
 
-def test_only_regular_files_are_read(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+def test_index_data_reads_only_regular_files(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
     (photos.folder / "a.jpg").unlink()
     os.mkfifo(photos.folder / "a.jpg")
     (photos.folder / "b.jpg").unlink()

@@ -1,4 +1,4 @@
-"""A trained network on photos: windows, names, what is written, what is refused."""
+"""A trained network on photos: windows, output names, written files and rejected inputs."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ KINDS = (("masks", "png"), ("overlays", "jpg"), ("labels", "json"))
 
 
 def saved(path: Path, classes: tuple[str, ...] = CLASSES, long_side: int | None = 64, seed: int = 6) -> Path:
-    """A network that nobody trained, but that says various things."""
+    """Save an untrained network with varied predictions; return its path."""
     torch.manual_seed(seed)
     architecture = Architecture("segmenter", "resnet10", 16, "frozen", "deeplabv2", classes, long_side)
     network = build(architecture)
@@ -64,8 +64,8 @@ def written(out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(50, 70), (51, 20), (20, 20), (7, 133), (21, 45), (1, 20)])
-def test_windows_together_see_what_one_sees(height: int, width: int) -> None:
-    """A network that looks at each pixel alone says the same through windows; no window is larger."""
+def test_in_windows_matches_whole_image(height: int, width: int) -> None:
+    """A function of single pixels gives the same through windows; no window exceeds the limit."""
     image = torch.randint(0, 255, (3, height, width), dtype=torch.uint8)
     seen = []
 
@@ -79,16 +79,18 @@ def test_windows_together_see_what_one_sees(height: int, width: int) -> None:
     assert all(band.shape[1] for band in bands)
 
 
-def test_windows_share_a_quarter_and_weigh_less_towards_their_edges() -> None:
+def test_windows_overlap_and_weigh_less_at_edges() -> None:
     starts, weights = windows._spread(100, 40)
     assert (starts[0], starts[-1] + 40) == (0, 100)
     assert all(b - a <= 30 for a, b in pairwise(starts))
-    second = weights[1][: 40 - (starts[1] - starts[0])]  # what it shares with the first
+    second = weights[1][: 40 - (starts[1] - starts[0])]  # the overlap with the first
     assert (second.diff() > 0).all()
 
 
 @pytest.mark.parametrize("size", [(5, 7), (40, 33), (41, 90), (3, 2)])
-def test_strips_are_bilinear_interpolation(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enlarged_strips_match_bilinear_interpolation(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(windows, "STRIP", 500)
     maps = torch.rand(4, 5, 7)
     strips = list(enlarged(maps, *size))
@@ -97,7 +99,7 @@ def test_strips_are_bilinear_interpolation(size: tuple[int, int], monkeypatch: p
     assert len(strips) > 1 or size[0] * size[1] * 4 <= 500
 
 
-def test_predict_says_what_the_stage_says(drawn: Path, tmp_path: Path) -> None:
+def test_label_matches_predict_masks_stage(drawn: Path, tmp_path: Path) -> None:
     file = saved(tmp_path / "network.pt", read_classes(drawn / "classes.txt"))
     params = write_params(tmp_path / "params.yaml", predict_masks__scales=[1.0, 1.5])
     assert (
@@ -122,7 +124,7 @@ def test_predict_says_what_the_stage_says(drawn: Path, tmp_path: Path) -> None:
         assert np.array_equal(labelled.ids, load_mask(tmp_path / "masks", entry))
 
 
-def test_what_is_found_sums_up_the_pixels(network: Path) -> None:
+def test_label_summary_matches_pixels(network: Path) -> None:
     labelled = TrainedNetwork(network, device="cpu").label(photo(90, 60))
     assert len(labelled.found) > 1
     assert sum(each.share for each in labelled.found) == pytest.approx(1)
@@ -136,15 +138,15 @@ def test_what_is_found_sums_up_the_pixels(network: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (900, 6)])
-def test_predict_labels_photos_of_a_few_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Also by convnext_tiny, whose kernels do not fit into less than 32 pixels."""
+def test_label_accepts_photos_of_few_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Uses convnext_tiny, whose kernels do not fit into fewer than 32 pixels."""
     architecture = Architecture("segmenter", "convnext_tiny", 32, "frozen", "lraspp", CLASSES, 64)
     save_network(tmp_path / "network.pt", architecture, build(architecture).state_dict())
     labelled = TrainedNetwork(tmp_path / "network.pt", device="cpu").label(photo(*size))
     assert labelled.ids.shape == size[::-1]
 
 
-def test_photos_are_seen_at_the_size_of_the_training(tmp_path: Path, monkeypatch) -> None:
+def test_label_resizes_photos_to_training_size(tmp_path: Path, monkeypatch) -> None:
     sizes = []
 
     def note(_network, _image, size, **_):
@@ -160,8 +162,8 @@ def test_photos_are_seen_at_the_size_of_the_training(tmp_path: Path, monkeypatch
     assert sizes == [(32, 64), (100, 200), (100, 200), (20, 40), (64, 40)]
 
 
-def test_training_notes_the_size_of_its_images(drawn: Path, tmp_path: Path) -> None:
-    """A file from before it did is still read."""
+def test_train_segmenter_saves_image_size(drawn: Path, tmp_path: Path) -> None:
+    """Older network files without this field are still read."""
     params, paths = trainer("train_segmenter", drawn, tmp_path)
     write_params(
         params,
@@ -169,7 +171,7 @@ def test_training_notes_the_size_of_its_images(drawn: Path, tmp_path: Path) -> N
         train_segmenter__epochs=1,
         train_segmenter__scale=[1.0, 2.0],
     )
-    paths["training_masks"] = tmp_path / "none"  # nor does it need them
+    paths["training_masks"] = tmp_path / "none"  # not needed with true masks
     assert run_stage("train_segmenter", params, **paths) == 0
     assert read_network(tmp_path / "network.pt", SEGMENTER)[0].long_side == 96
     content = load(tmp_path / "network.pt")
@@ -178,7 +180,7 @@ def test_training_notes_the_size_of_its_images(drawn: Path, tmp_path: Path) -> N
     assert read_network(tmp_path / "old.pt", SEGMENTER)[0].long_side is None
 
 
-def test_a_turned_photo_comes_out_upright(network: Path, tmp_path: Path) -> None:
+def test_predict_applies_exif_orientation(network: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     content = encoded(photo(90, 60), exif=exif)
@@ -193,7 +195,9 @@ def test_a_turned_photo_comes_out_upright(network: Path, tmp_path: Path) -> None
     assert np.array_equal(*masks)
 
 
-def test_what_is_written(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_writes_expected_files(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "photos"
     (folder / "garden").mkdir(parents=True)
     for name in ("1.jpg", "garden/1.jpg", "garden/2.PNG", ".hidden.jpg", "notes.txt"):
@@ -223,7 +227,7 @@ def test_what_is_written(network: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "3 photos labelled" in capsys.readouterr().err, "its own overlays are no photos"
 
 
-def test_an_unreadable_photo_is_named_and_the_others_are_labelled(
+def test_predict_names_unreadable_photos_and_labels_others(
     network: Path, tmp_path: Path, refused: Refusal
 ) -> None:
     folder = tmp_path / "photos"
@@ -240,7 +244,7 @@ def test_an_unreadable_photo_is_named_and_the_others_are_labelled(
     assert "b.jpg" in (tmp_path / "out" / "summary.csv").read_text()
 
 
-def test_nonsense_is_refused_before_anything_is_written(
+def test_predict_rejects_invalid_input_before_writing(
     network: Path, tmp_path: Path, refused: Refusal
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -274,7 +278,7 @@ def test_nonsense_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("flag", ["--scales=0", "--scales=1,x", "--window=8", "--long-side=-1", "--scales=9"])
-def test_a_wrong_value_is_a_usage_error(
+def test_predict_reports_invalid_flag_as_usage_error(
     network: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -306,17 +310,19 @@ def names_of(tmp_path: Path, files: list[str], given: list[str]) -> list[str]:
         (["a[1].jpg", "a1.jpg"], ["a[1].jpg"], ["a[1]"]),
     ],
 )
-def test_names_never_meet(tmp_path: Path, files: list[str], given: list[str], names: list[str]) -> None:
+def test_find_photos_gives_unique_names(
+    tmp_path: Path, files: list[str], given: list[str], names: list[str]
+) -> None:
     assert names_of(tmp_path, files, given) == names
 
 
-def test_a_link_to_a_folder_above_has_an_end(tmp_path: Path) -> None:
+def test_find_photos_stops_at_link_to_parent(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert names_of(tmp_path, ["a/1.jpg"], ["a"]) == ["1"]
 
 
-def test_an_overlay_colours_objects_and_names_them(network: Path) -> None:
+def test_draw_overlay_colours_objects_and_adds_legend(network: Path) -> None:
     labelled = TrainedNetwork(network, device="cpu").label(photo(120, 80))
     image = photo(120, 80)
     drawn = np.array(draw_overlay(image, labelled.ids, labelled.found))
@@ -333,8 +339,8 @@ def times(out: Path) -> dict[str, int]:
     return {name: (out / name).stat().st_mtime_ns for name in written(out) if name.startswith("masks/")}
 
 
-def test_predict_goes_on_after_photos_that_failed(network: Path, tmp_path: Path, refused: Refusal) -> None:
-    """What is finished is kept; the table tells of all photos."""
+def test_predict_resumes_after_failed_photos(network: Path, tmp_path: Path, refused: Refusal) -> None:
+    """Finished photos are kept; the table covers all photos."""
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for number in range(3):
@@ -363,7 +369,7 @@ def test_predict_goes_on_after_photos_that_failed(network: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_predict_goes_on_after_a_signal(network: Path, tmp_path: Path, sign: signal.Signals) -> None:
+def test_predict_resumes_after_signal(network: Path, tmp_path: Path, sign: signal.Signals) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for number in range(40):
@@ -385,11 +391,11 @@ def test_predict_goes_on_after_a_signal(network: Path, tmp_path: Path, sign: sig
     assert 2 <= len(kept) < 40
     assert subprocess.run(command, cwd=ROOT).returncode == 0
     assert len(times(out)) == 40
-    assert len([name for name, at in kept.items() if times(out)[name] != at]) <= 1  # the one that was cut off
+    assert len([name for name, at in kept.items() if times(out)[name] != at]) <= 1  # the interrupted photo
     assert len({row["photo"] for row in csv.DictReader((out / "summary.csv").open())}) == 40
 
 
-def test_predict_labels_the_others_whatever_one_is(
+def test_predict_labels_other_photos_after_any_error(
     network: Path, tmp_path: Path, refused: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
@@ -406,7 +412,7 @@ def test_predict_labels_the_others_whatever_one_is(
             raise errors[image.width]
         assert max(image.size) <= max(size)
 
-    monkeypatch.setattr(Image.Image, "thumbnail", thumbnail)  # of Pillow, which may raise anything
+    monkeypatch.setattr(Image.Image, "thumbnail", thumbnail)  # Pillow may raise any exception
     message = refused(predict, folder, network=network, out=out)
     for name in ("b.jpg", "c.jpg", "d.jpg", "e.jpg", "pipe.jpg", "link.jpg", "zero.jpg"):
         assert f"error: {folder}/{name}: " in message
@@ -414,12 +420,12 @@ def test_predict_labels_the_others_whatever_one_is(
     assert list(times(out)) == ["masks/a.png", "masks/z.png"]
 
 
-def test_find_photos_names_a_folder_that_it_may_not_list(tmp_path: Path) -> None:
+def test_find_photos_names_folder_without_permission(tmp_path: Path) -> None:
     for name in ("a.jpg", "closed/b.jpg"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).touch()
     (tmp_path / "photos" / "closed").chmod(0)
-    if os.geteuid() == 0:  # root may list anything: be somebody else
+    if os.geteuid() == 0:  # root can list any folder: switch to another user
         for path in (tmp_path, *tmp_path.parents):
             if path != Path("/") and path.stat().st_uid == 0 and path.is_relative_to("/tmp"):
                 path.chmod(path.stat().st_mode | 0o055)
@@ -435,8 +441,8 @@ def test_find_photos_names_a_folder_that_it_may_not_list(tmp_path: Path) -> None
     ]
 
 
-def test_predict_ends_where_the_disk_is_full(network: Path, tmp_path: Path, refused: Refusal) -> None:
-    """On a real disk of 32 kB, where this process may mount one; on a larger one it goes on."""
+def test_predict_stops_on_full_disk_and_resumes(network: Path, tmp_path: Path, refused: Refusal) -> None:
+    """Uses a mounted disk of 32 kB, then enlarges it; skipped if this process may not mount one."""
     folder, out = tmp_path / "photos", tmp_path / "disk" / "out"
     for each in (folder, out.parent):
         each.mkdir()
@@ -461,7 +467,7 @@ def test_predict_ends_where_the_disk_is_full(network: Path, tmp_path: Path, refu
 
 
 @pytest.mark.parametrize("name", ["b" * 246 + ".jpg", "b" * 251 + ".jpg", "ä" * 125 + ".jpg", "b" * 255])
-def test_predict_takes_names_as_long_as_can_be(network: Path, tmp_path: Path, name: str) -> None:
+def test_predict_accepts_longest_file_names(network: Path, tmp_path: Path, name: str) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for each in (name, "c" + name[1:], "a.jpg"):
@@ -483,7 +489,7 @@ def test_predict_takes_names_as_long_as_can_be(network: Path, tmp_path: Path, na
         (["a*/1.jpg", "ab/2.jpg"], "a*/*.jpg", ["1"]),
     ],
 )
-def test_find_photos_takes_brackets_in_names(
+def test_find_photos_accepts_brackets_in_names(
     tmp_path: Path, files: list[str], pattern: str, names: list[str]
 ) -> None:
     assert names_of(tmp_path, files, [pattern]) == names

@@ -1,4 +1,4 @@
-"""A network's probabilities, refined by the colours beneath them."""
+"""A network's probabilities, refined by the image's colours."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from plda.params import read_params
 
 
 def halves(left: int = 30) -> Tensor:
-    """(1, 3, 40, 61) uint8: red on the left of column `left`, blue on its right, and noise."""
+    """Return (1, 3, 40, 61) uint8: red left of column `left`, blue from there on, and noise."""
     image = torch.empty(1, 3, 40, 61)
     image[..., :left] = torch.tensor([200.0, 50.0, 40.0])[:, None, None]
     image[..., left:] = torch.tensor([40.0, 60.0, 190.0])[:, None, None]
@@ -24,13 +24,13 @@ def halves(left: int = 30) -> Tensor:
 
 
 def coarse(_images: Tensor, size: Sequence[int]) -> Tensor:
-    """(1, 2, *size): class 1 on the left, its outline four columns too far to the right, and blurred."""
+    """Return (1, 2, *size): class 1 on the left, with a blurred outline four columns too far right."""
     place = torch.arange(size[1]) * 61 / size[1]
     left = ((34 - place) / 16 + 0.5).clamp(0.05, 0.95).expand(1, 1, *size)
     return torch.cat([1 - left, left], dim=1)
 
 
-def test_the_outline_moves_to_where_the_colours_change() -> None:
+def test_refined_probabilities_follow_colour_edge() -> None:
     plain = refined_probabilities(coarse, halves(), {})
     assert torch.equal(plain, coarse(halves(), (40, 61)))
     refined = refined_probabilities(coarse, halves(), USUAL)
@@ -41,7 +41,7 @@ def test_the_outline_moves_to_where_the_colours_change() -> None:
     assert (refined.argmax(dim=1)[..., 32:] == 0).all()
 
 
-def test_the_steps_follow_each_other_at_half_the_side() -> None:
+def test_refined_probabilities_chain_steps_at_half_size() -> None:
     images = halves()
     shares = coarse(images, (20, 31))
     shares = pamr(resize(images / 255, (20, 31)), shares, iterations=3)
@@ -51,11 +51,11 @@ def test_the_steps_follow_each_other_at_half_the_side() -> None:
 
 
 @pytest.mark.parametrize("file", ["params.yaml", "workflow/presets/photos.yaml"])
-def test_predict_refines_as_the_pipeline_does(file: str) -> None:
+def test_predict_uses_refinement_of_params(file: str) -> None:
     settings = read_params(ROOT / file).predict_masks
     assert {step: settings.of(step) for step in settings.refinement} == USUAL
 
 
-def test_a_step_that_is_none_is_refused() -> None:
+def test_refined_probabilities_reject_unknown_step() -> None:
     with pytest.raises(ValueError, match="blur: is not a refinement of probabilities"):
         refined_probabilities(coarse, halves(), {"blur": {}})

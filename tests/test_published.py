@@ -1,4 +1,4 @@
-"""Archives of published data sets: from the mirrors of a table, or from where the user has them."""
+"""Archives of published data sets: from the mirrors in a table, or from the user's disk."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ CONTENTS = {"trainval": CONTENT, "sbd": SBD, "test": OTHER}
 
 
 class Published:
-    """The project's own table, but with archives of this server; and a place to run the stage in."""
+    """The project's table with this server's archives, and a folder to run the stage in."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
@@ -73,7 +73,7 @@ def published(tmp_path: Path, server: Server) -> Published:
     return Published(tmp_path, server)
 
 
-def test_the_projects_own_table_is_sound() -> None:
+def test_shipped_table_is_valid() -> None:
     table = read_table(ROOT / "workflow/archives.yaml")
     assert set(table.voc2012.archives) == {"trainval", "sbd", "test"}
     assert set(table.coco2014.archives) == {"train", "val", "annotations"}
@@ -81,7 +81,7 @@ def test_the_projects_own_table_is_sound() -> None:
         assert archive.mirrors and all(m.startswith(("http://", "https://")) for m in archive.mirrors)
 
 
-def test_archives_come_from_the_second_mirror_and_are_not_fetched_again(published: Published) -> None:
+def test_archives_are_fetched_once_from_second_mirror(published: Published) -> None:
     assert published.run() == 0
     assert published.place("trainval").read_bytes() == CONTENT
     assert published.place("sbd").joinpath(LIST).read_text() == "2008_000001\n"
@@ -96,28 +96,26 @@ def test_archives_come_from_the_second_mirror_and_are_not_fetched_again(publishe
     assert (published.result, len(published.server.seen)) == first
 
 
-def test_the_test_images_are_asked_for(published: Published) -> None:
+def test_test_archive_is_fetched_on_request(published: Published) -> None:
     published.test = True
     assert published.run() == 0
     assert published.place("test").read_bytes() == OTHER
 
 
-def test_sizes_are_said_before_anything_comes(
-    published: Published, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sizes_are_printed_before_download(published: Published, capsys: pytest.CaptureFixture[str]) -> None:
     assert published.run() == 0
     said = capsys.readouterr().err.splitlines()
     assert said[1] == "to download: VOCtrainval_11-May-2012.tar (1.0 MB), benchmark.tgz (1.0 MB)"
 
 
-def test_a_disk_too_small_for_all_is_refused_before_the_first(published: Published, refused: Refusal) -> None:
+def test_small_disk_is_refused_before_download(published: Published, refused: Refusal) -> None:
     published.archives["sbd"]["megabytes"] = 10**9
     assert "downloads/archives: needs 1000000001.0 MB, only" in refused(published.run)
     assert not published.server.seen
     assert not (published.folder / "archives.json").exists()
 
 
-def test_an_archive_of_ones_own_is_taken_where_it_stands(published: Published, tmp_path: Path) -> None:
+def test_local_archive_is_used_in_place(published: Published, tmp_path: Path) -> None:
     own = tmp_path / "mine.tar"
     own.write_bytes(CONTENT)
     published.have = {"trainval": str(own)}
@@ -126,7 +124,7 @@ def test_an_archive_of_ones_own_is_taken_where_it_stands(published: Published, t
     assert "/trainval" not in {path for path, *_ in published.server.seen}
 
 
-def test_a_folder_of_ones_own_is_taken_as_it_is(published: Published, tmp_path: Path) -> None:
+def test_local_folder_is_used_in_place(published: Published, tmp_path: Path) -> None:
     (tmp_path / "VOCdevkit").mkdir()
     published.have = {name: str(tmp_path / "VOCdevkit") for name in ("trainval", "sbd")}
     assert published.run() == 0
@@ -134,7 +132,7 @@ def test_a_folder_of_ones_own_is_taken_as_it_is(published: Published, tmp_path: 
     assert not published.server.seen
 
 
-def test_a_compressed_archive_of_ones_own_is_unpacked(published: Published, tmp_path: Path) -> None:
+def test_local_compressed_archive_is_unpacked(published: Published, tmp_path: Path) -> None:
     (tmp_path / "mine.tgz").write_bytes(SBD)
     published.have = {"sbd": str(tmp_path / "mine.tgz")}
     assert published.run() == 0
@@ -150,7 +148,7 @@ def test_a_compressed_archive_of_ones_own_is_unpacked(published: Published, tmp_
         ({"sbd": str(ROOT / "params.yaml")}, f"{ROOT}/params.yaml: has MD5 "),
     ],
 )
-def test_what_the_user_has_is_looked_at(
+def test_invalid_local_archives_are_rejected(
     published: Published, refused: Refusal, have: dict[str, str], said: str
 ) -> None:
     published.have = have
@@ -158,7 +156,7 @@ def test_what_the_user_has_is_looked_at(
     assert not (published.folder / "archives.json").exists()
 
 
-def test_dead_links_say_what_to_put_where(published: Published, refused: Refusal) -> None:
+def test_dead_links_error_names_file_and_place(published: Published, refused: Refusal) -> None:
     del published.server.files["/trainval"]
     message = refused(published.run)
     assert "/dead/trainval: 404" in message and "/trainval: 404" in message
@@ -167,7 +165,7 @@ def test_dead_links_say_what_to_put_where(published: Published, refused: Refusal
     assert published.run() == 0
 
 
-def test_a_wrong_file_on_every_mirror_leaves_nothing(published: Published, refused: Refusal) -> None:
+def test_wrong_file_on_every_mirror_leaves_nothing(published: Published, refused: Refusal) -> None:
     published.server.add("/trainval", content=OTHER)
     assert "was expected; it is damaged or another file" in refused(published.run)
     assert not (published.folder / "archives.json").exists()
@@ -195,7 +193,7 @@ def test_only_voc_has_test_images(published: Published, refused: Refusal) -> Non
         ({"url": "http://x"}, "voc2012.archives.sbd.url: unknown key"),
     ],
 )
-def test_a_mended_table_is_checked(
+def test_table_rejects_invalid_fields(
     published: Published, refused: Refusal, change: dict[str, str], said: str
 ) -> None:
     published.archives["sbd"] |= change

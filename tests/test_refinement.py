@@ -1,4 +1,4 @@
-"""The random walk and its boundaries against loop-written float64 forms of METHOD; chains of refinements."""
+"""The random walk and its boundaries compared with float64 loops (docs/method.md); refinement chains."""
 
 import math
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ CLASSES = ("background", "cat", "dog")
 
 
 def affinity_by_loops(boundary: np.ndarray, p: tuple[int, int], q: tuple[int, int]) -> float:
-    """1 - max of (h, w) boundary over the path from p to q."""
+    """Return 1 minus the maximum of the (h, w) boundary on the path from p to q."""
     rows, columns = (sorted(pair) for pair in zip(p, q, strict=True))
     dy, dx = q[0] - p[0], q[1] - p[1]
     crossed = [
@@ -48,7 +48,7 @@ def affinity_by_loops(boundary: np.ndarray, p: tuple[int, int], q: tuple[int, in
 
 
 def neighbours(shape: tuple[int, ...], radius: float) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """All ordered pairs of different pixels less than `radius` apart."""
+    """Yield all ordered pairs of different pixels less than `radius` apart."""
     pixels = list(np.ndindex(*shape))
     for p in pixels:
         for q in pixels:
@@ -59,7 +59,7 @@ def neighbours(shape: tuple[int, ...], radius: float) -> Iterator[tuple[tuple[in
 def dense_walk(
     maps: np.ndarray, boundary: np.ndarray, radius: float, beta: float, doublings: int
 ) -> np.ndarray:
-    """The published form: (K, h, w) maps, an N x N matrix, squared again and again."""
+    """Compute the published form: (K, h, w) maps, and an N x N matrix squared `doublings` times."""
     height, width = boundary.shape
     a = np.eye(height * width)
     for p, q in neighbours(boundary.shape, radius):
@@ -82,10 +82,10 @@ def dense_walk(
         (3, 2, 5, 2),
     ],
 )
-def test_the_walk_is_its_dense_definition(height: int, width: int, radius: float, sharpness: int) -> None:
+def test_random_walk_matches_dense_definition(height: int, width: int, radius: float, sharpness: int) -> None:
     random = np.random.default_rng(height)
     boundary = random.random((2, 1, height, width)) ** sharpness
-    boundary[1, :, :, width // 2] = 1.0  # a wall, and pixels without neighbours on it
+    boundary[1, :, :, width // 2] = 1.0  # a wall; its pixels have no neighbours
     maps = random.random((2, 3, height, width))
     expected = np.stack([dense_walk(m, b[0], radius, 10, 8) for m, b in zip(maps, boundary, strict=True)])
     for dtype, tolerance in ((torch.float64, 2 * NEGLIGIBLE), (torch.float32, 1e-4)):
@@ -100,7 +100,7 @@ def test_the_walk_is_its_dense_definition(height: int, width: int, radius: float
 
 
 @pytest.mark.parametrize("doublings", [0, 1, 3])
-def test_the_walk_has_as_many_steps_as_asked(doublings: int) -> None:
+def test_random_walk_takes_requested_number_of_steps(doublings: int) -> None:
     random = np.random.default_rng(0)
     boundary, maps = random.random((8, 9)) ** 3, random.random((2, 8, 9))
     expected = dense_walk(maps, boundary, 4, 5, doublings)
@@ -109,8 +109,8 @@ def test_the_walk_has_as_many_steps_as_asked(doublings: int) -> None:
     assert np.abs(walked[0].numpy() - expected).max() < 1e-12
 
 
-def test_the_walk_stays_within_walls_and_needs_no_square_of_the_pixels() -> None:
-    maps = torch.zeros(1, 1, 200, 300)  # densely: 14 GB
+def test_random_walk_stays_within_walls_on_large_maps() -> None:
+    maps = torch.zeros(1, 1, 200, 300)  # a dense matrix would take 14 GB
     maps[..., 90:110, 140:160] = 1.0
     boundary = torch.zeros(1, 1, 200, 300)
     boundary[..., 170] = 1.0
@@ -120,7 +120,7 @@ def test_the_walk_stays_within_walls_and_needs_no_square_of_the_pixels() -> None
     assert walked.max() <= 1 + 1e-6
 
 
-def test_chebyshev_polynomials_make_the_power() -> None:
+def test_chebyshev_approximates_power() -> None:
     t = np.linspace(-1, 1, 1001)
     for power in (1, 2, 5, 256, 257, 4096):
         coefficients = chebyshev(power)
@@ -128,13 +128,13 @@ def test_chebyshev_polynomials_make_the_power() -> None:
         assert len(coefficients) <= 6 * math.sqrt(power) + 1
 
 
-def test_a_path_is_the_pixels_beside_the_line() -> None:
+def test_path_contains_pixels_near_line() -> None:
     assert set(path(Offset(0, 3))) == {(0, 0), (0, 1), (0, 2), (0, 3)}
     assert set(path(Offset(2, -2))) == {(0, 0), (0, -1), (1, 0), (1, -1), (1, -2), (2, -1), (2, -2)}
-    assert len(offsets(5)) == 34  # 69 pixels within the radius, but the middle, and half of them
+    assert len(offsets(5)) == 34  # half of the 69 pixels within the radius, without the centre
 
 
-def test_affinities_are_their_definition() -> None:
+def test_affinities_match_definition() -> None:
     boundary = np.random.default_rng(0).random((2, 7, 9))
     given = torch.tensor(boundary)
     every = dict(affinities(given, 4))
@@ -152,7 +152,7 @@ def test_affinities_are_their_definition() -> None:
     assert seen == sum(a.numel() for a in every.values())
 
 
-def test_pair_losses_are_their_definition() -> None:
+def test_pair_losses_match_definition() -> None:
     random = np.random.default_rng(0)
     boundary = random.random((2, 6, 7))
     labels = random.choice([0, 0, 1, 1, 2, VOID], (2, 6, 7))
@@ -178,7 +178,7 @@ def test_pair_losses_without_pairs_are_zero() -> None:
     assert {kind: float(loss) for kind, loss in found.items()} == dict.fromkeys(found, 0.0)
 
 
-def test_a_boundary_network_finds_the_edge_between_two_colours() -> None:
+def test_boundary_network_learns_colour_edge() -> None:
     torch.manual_seed(0)
     network = BoundaryNetwork(Backbone("resnet10", batch_norm="frozen"))
     learner = BoundaryLearner(network, radius=4)
@@ -190,7 +190,7 @@ def test_a_boundary_network_finds_the_edge_between_two_colours() -> None:
     for i, edge in enumerate((20, 28, 36, 44)):
         mask[i, :, edge:] = 1
         image[i, :, :, edge:] += 2.0
-        mask[i, :, edge - 4 : edge + 4] = VOID  # the edge itself is never told
+        mask[i, :, edge - 4 : edge + 4] = VOID  # the edge itself is not labelled
     first = float(learner({"image": image, "mask": mask}, 0.0)["loss"].detach())
     for _ in range(40):
         loss = learner({"image": image, "mask": mask}, 0.0)["loss"]
@@ -207,10 +207,10 @@ def test_a_boundary_network_finds_the_edge_between_two_colours() -> None:
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_every_refinement_by_colours_keeps_the_contract(name: str) -> None:
+def test_colour_step_fulfils_contract(name: str) -> None:
     step = colour_step(name, small_params()["make_masks"][name])
     images = torch.randint(0, 256, (2, 3, 50, 66), dtype=torch.uint8)
-    images[1] = 77  # where nothing can be told from colours
+    images[1] = 77  # without differences in colour
     maps = torch.rand(2, 2, 13, 17)
     maps[:, 1] = 0.25
     given = images.clone(), maps.clone()
@@ -218,18 +218,18 @@ def test_every_refinement_by_colours_keeps_the_contract(name: str) -> None:
     assert refined.shape == maps.shape and refined.dtype == torch.float32
     assert refined.min() >= 0 and refined.max() <= 1
     assert not torch.allclose(refined[:, 0], maps[:, 0])
-    torch.testing.assert_close(refined[:, 1], maps[:, 1])  # what is even stays so
+    torch.testing.assert_close(refined[:, 1], maps[:, 1])  # a uniform map stays uniform
     assert torch.equal(images, given[0]) and torch.equal(maps, given[1])
-    torch.testing.assert_close(step(images[:1], maps[:1]), refined[:1])  # no image sees another
+    torch.testing.assert_close(step(images[:1], maps[:1]), refined[:1])  # images do not affect each other
 
 
-def test_every_step_of_a_refinement_is_known_everywhere() -> None:
+def test_every_step_is_registered_everywhere() -> None:
     (names,) = (get_args(item) for item in get_args(MakeMasks.model_fields["refinement"].annotation))
     assert set(names) == set(STEPS) == {*COLOURS, "regions", "random_walk", "crf"}
     assert set(names) <= set(small_params()["make_masks"]), "params.yaml shows what each may be told"
 
 
-def test_a_step_that_is_in_no_chain_needs_no_section(tmp_path: Path) -> None:
+def test_unused_step_needs_no_params_section(tmp_path: Path) -> None:
     params = small_params(make_masks__refinement=["pamr"])
     del (
         params["make_masks"]["crf"],
@@ -245,7 +245,7 @@ def entry(name: str, height: int = 4, width: int = 6, tags: tuple[str, ...] = ("
     return Entry(f"images/{name}.png", "train", tags, "", "", width, height)
 
 
-def test_confident_masks_by_hand() -> None:
+def test_confident_masks_match_manual_values() -> None:
     raw = torch.zeros(2, 1, 5)
     after = torch.tensor([[[0.9, 0.2, 0.0, 0.04, 0.31]], [[0.4, 0.1, 0.02, 0.06, 0.9]]])
     image = Refined(entry("a"), torch.zeros(3, 4, 20), raw, {"pamr": after})
@@ -254,7 +254,7 @@ def test_confident_masks_by_hand() -> None:
     assert mask.tolist() == [[1, VOID, 0, VOID, 2]]
 
 
-def test_images_are_taken_together_by_size_and_number_of_tags() -> None:
+def test_by_size_groups_by_size_and_number_of_tags() -> None:
     entries = [
         entry("a"),
         entry("b", height=5),
@@ -270,7 +270,7 @@ def test_images_are_taken_together_by_size_and_number_of_tags() -> None:
         assert len({(e.height, e.width, len(e.tags)) for e in group}) == 1
 
 
-def test_trimap_by_hand() -> None:
+def test_trimap_matches_manual_values() -> None:
     truth = np.zeros((7, 12), np.uint8)
     truth[:, 6:] = 1
     near = trimap(truth, 2)
@@ -283,7 +283,7 @@ def test_trimap_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with maps of the drawn scenes and the network that made them."""
+    """Return a folder with CAMs of the drawn scenes and the network that made them."""
     folder = tmp_path_factory.mktemp("trained")
     params = write_params(folder / "params.yaml", seed=2)
     assert run_stage("train_cam", params, **data(drawn), cam_backbone=drawn / "cams.pt",
@@ -310,7 +310,7 @@ def boundary_stage(drawn: Path, trained: Path, out: Path, params: Path) -> dict[
     return made
 
 
-def test_a_chain_of_refinements(drawn: Path, trained: Path, tmp_path: Path) -> None:
+def test_refinement_chain_end_to_end(drawn: Path, trained: Path, tmp_path: Path) -> None:
     params = write_params(tmp_path / "params.yaml", make_masks__undecided=0.0)
     boundary = boundary_stage(drawn, trained, tmp_path, params)
     history = pd.read_csv(boundary["boundary_history"])
@@ -358,11 +358,11 @@ def test_a_chain_of_refinements(drawn: Path, trained: Path, tmp_path: Path) -> N
         assert found[step]["background_score"] == pytest.approx(score, abs=1e-4)
         assert found[f"{step}_best"]["miou"] >= found[step]["miou"] - 1  # the curve's steps are coarse
         assert 0 < found[step]["miou_outlines"] < 100
-    assert found["pseudo_masks"]["miou"] == found["random_walk"]["miou"]  # nothing is undecided
+    assert found["pseudo_masks"]["miou"] == found["random_walk"]["miou"]  # no pixel is undecided
     assert 0 < found["boundary_seeds"]["undecided"] < 100
 
 
-def test_no_boundary_network_where_none_is_needed(drawn: Path, trained: Path, tmp_path: Path) -> None:
+def test_train_boundary_trains_no_network_if_disabled(drawn: Path, trained: Path, tmp_path: Path) -> None:
     params = write_params(
         tmp_path / "params.yaml", train_boundary__enabled=False, make_masks__refinement=["pamr"]
     )

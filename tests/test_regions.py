@@ -1,4 +1,4 @@
-"""The refinement by regions against its definition, segment by segment."""
+"""The refinement by regions compared with its definition, segment by segment."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SCALES = (20.0, 100.0)
 
 
 def photo(seed: int = 0) -> torch.Tensor:
-    """(1, 3, 60, 81) uint8: three areas of their own colour, and noise."""
+    """Return (1, 3, 60, 81) uint8: three areas of different colours, and noise."""
     random = torch.Generator().manual_seed(seed)
     image = torch.full((1, 3, 60, 81), 60.0)
     image[..., 20:50, 10:40] = torch.tensor([200.0, 40.0, 40.0])[:, None, None]
@@ -19,7 +19,7 @@ def photo(seed: int = 0) -> torch.Tensor:
     return (image + 6 * torch.randn(image.shape, generator=random)).clamp(0, 255).to(torch.uint8)
 
 
-def test_regions_is_its_definition() -> None:
+def test_regions_matches_definition() -> None:
     image, maps = photo(), torch.rand(1, 2, 15, 21)
     given = image.clone(), maps.clone()
     found = regions(image, maps, scales=SCALES)
@@ -37,9 +37,9 @@ def test_regions_is_its_definition() -> None:
     assert torch.equal(image, given[0]) and torch.equal(maps, given[1])
 
 
-def test_regions_fills_an_object_of_which_a_map_shows_a_part() -> None:
+def test_regions_extends_partial_map_to_object() -> None:
     maps = torch.zeros(1, 1, 15, 21)
-    maps[..., 6:9, 4:7] = 1.0  # a ninth of the red square or so
+    maps[..., 6:9, 4:7] = 1.0  # about one ninth of the red square
     found = regions(photo(), maps, scales=SCALES)[0, 0]
     inside = torch.zeros(30, 41, dtype=torch.bool)
     inside[11:24, 6:19] = True
@@ -47,7 +47,7 @@ def test_regions_fills_an_object_of_which_a_map_shows_a_part() -> None:
     assert found[14:16, 26:36].max() < 0.05  # the blue square
 
 
-def test_regions_sees_each_image_by_itself() -> None:
+def test_regions_treats_images_independently() -> None:
     images, maps = torch.cat([photo(0), photo(1)]), torch.rand(2, 3, 15, 21)
     both = regions(images, maps, scales=SCALES)
     for i in range(2):
@@ -55,7 +55,7 @@ def test_regions_sees_each_image_by_itself() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (33, 1)])
-def test_regions_of_images_too_small_to_have_any(size: tuple[int, int]) -> None:
+def test_regions_accepts_tiny_images(size: tuple[int, int]) -> None:
     image = torch.full((1, 3, *size), 9, dtype=torch.uint8)
     found = regions(image, torch.ones(1, 1, 1, 1), scales=SCALES)
     assert found.shape == (1, 1, (size[0] + 1) // 2, (size[1] + 1) // 2)

@@ -1,4 +1,4 @@
-"""The training images, labelled anew by a first network that is told their tags."""
+"""Relabelling of the training images by a first network and their tags."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from plda.stages import relabel_masks as stage
 
 @pytest.fixture
 def given(drawn: Path, tmp_path: Path) -> dict[str, Path]:
-    """The paths of the stage, and masks to learn from: the true ones."""
+    """Return the stage's paths; the masks to learn from are the true masks."""
     _, paths = trainer("train_segmenter", drawn, tmp_path)
     names = (*DATA, "segmenter_backbone", "checkpoints")
     return {name: paths[name] for name in names} | {
@@ -27,7 +27,7 @@ def given(drawn: Path, tmp_path: Path) -> dict[str, Path]:
 
 
 def relabel(tmp_path: Path, given: dict[str, Path], **changes: object) -> list[np.ndarray]:
-    """Run the stage; the masks in the order of the index."""
+    """Run the stage; return the masks in index order."""
     own = {f"relabel_masks__{name}": value for name, value in changes.items()}
     params = write_params(tmp_path / "params.yaml", **own)
     assert run_stage("relabel_masks", params, **given) == 0
@@ -36,7 +36,7 @@ def relabel(tmp_path: Path, given: dict[str, Path], **changes: object) -> list[n
     return [load_mask(given["training_masks"], entry) for entry in entries]
 
 
-def test_pixels_have_a_class_that_is_tagged(given: dict[str, Path], tmp_path: Path) -> None:
+def test_relabelled_pixels_have_tagged_classes(given: dict[str, Path], tmp_path: Path) -> None:
     masks = relabel(tmp_path, given, undecided=0.02)
     names, entries = read_classes(given["classes"]), read_index(given["index"], "train")
     seen = set()
@@ -48,7 +48,7 @@ def test_pixels_have_a_class_that_is_tagged(given: dict[str, Path], tmp_path: Pa
     assert list(given["checkpoints"].glob("*.pt")) == []
 
 
-def test_more_pixels_are_left_out_with_a_larger_margin(given: dict[str, Path], tmp_path: Path) -> None:
+def test_larger_margin_leaves_more_pixels_undecided(given: dict[str, Path], tmp_path: Path) -> None:
     shares = [
         np.mean([np.mean(mask == VOID) for mask in relabel(tmp_path, given, undecided=undecided)])
         for undecided in (0.0, 0.1, 0.4)
@@ -56,13 +56,13 @@ def test_more_pixels_are_left_out_with_a_larger_margin(given: dict[str, Path], t
     assert shares[0] == 0 < shares[1] < shares[2]
 
 
-def test_not_enabled_the_pseudo_masks_stay(given: dict[str, Path], tmp_path: Path) -> None:
+def test_disabled_stage_keeps_pseudo_masks(given: dict[str, Path], tmp_path: Path) -> None:
     masks = relabel(tmp_path, given, enabled=False)
     for entry, mask in zip(read_index(given["index"], "train"), masks, strict=True):
         assert np.array_equal(mask, load_mask(given["pseudo_masks"], entry))
 
 
-def test_cut_off_while_relabelling_it_trains_no_second_time(
+def test_interrupted_relabelling_does_not_train_again(
     given: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = relabel(tmp_path, given)

@@ -1,4 +1,4 @@
-"""The page, from small but real inputs: every file is written as the stages write it."""
+"""The report page from small real inputs; every file has the format that the stages write."""
 
 import base64
 import io
@@ -53,7 +53,7 @@ NASTY = "<script>alert('$x$')&.png"
 
 
 class Page(HTMLParser):
-    """What a browser would find: elements with their attributes, and text; every element is closed."""
+    """A parsed page: elements with their attributes, and text; checks that every element is closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Page(HTMLParser):
 
 
 def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) -> dict[str, Path]:
-    """The inputs of the stage: a few drawn scenes, half-right masks of them, scores of these."""
+    """Write the inputs of the stage: a few drawn scenes, half-right masks and their scores."""
     names = ("index", "images", "classes", "cam_history", "cam_machine", "cams", "boundary_history",
              "pseudo_masks", "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history",
              "segmenter_machine", "predictions", "estimates", "metrics", "class_scores", "page",
@@ -173,7 +173,7 @@ def page(inputs: dict[str, Path]) -> Page:
     return make_page(inputs)
 
 
-def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
+def test_page_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     metrics: dict[str, Any] = {}
     for name in ("cam_metrics", "metrics"):
         metrics |= json.loads(inputs[name].read_text())
@@ -197,7 +197,7 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
     assert "Nothing is scored" not in page.text
 
 
-def test_shows_what_is_expected_of_masks(page: Page) -> None:
+def test_page_shows_expected_iou(page: Page) -> None:
     assert "expected IoU 48.0, an estimate without masks" in page.text
     assert "its rank correlation with the IoU of unseen images is 1.00" in page.text
     rows = page.all("article")
@@ -207,7 +207,7 @@ def test_shows_what_is_expected_of_masks(page: Page) -> None:
     assert [option["value"] for option in page.all("option")][-4:] == ["", "worst", "best", "unsure"]
 
 
-def test_a_mask_that_the_table_lacks_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_report_names_mask_without_estimate(inputs: dict[str, Path], tmp_path: Path) -> None:
     lines = inputs["estimates"].read_text().splitlines()
     (tmp_path / "estimates").write_text("\n".join(lines[:-1]))
     with pytest.raises(InputError, match=r"estimates: images/val/7 \.png: has a mask, but no row"):
@@ -217,7 +217,7 @@ def test_a_mask_that_the_table_lacks_is_named(inputs: dict[str, Path], tmp_path:
         make_page({**inputs, "estimates": tmp_path / "estimates", "page": tmp_path / "page"})
 
 
-def test_says_what_the_segmentation_network_learnt_from(inputs: dict[str, Path], page: Page) -> None:
+def test_page_states_supervision_of_segmenter(inputs: dict[str, Path], page: Page) -> None:
     claims = ("what the segmentation network learnt from", "as if they were true", "never to train")
     assert all(claim in page.text for claim in claims)
     full = make_page(
@@ -227,9 +227,7 @@ def test_says_what_the_segmentation_network_learnt_from(inputs: dict[str, Path],
     assert "learnt from the true masks of the training images" in full.text
 
 
-def test_the_boundary_network_is_among_the_trainings(
-    inputs: dict[str, Path], page: Page, tmp_path: Path
-) -> None:
+def test_page_shows_training_of_boundary_network(inputs: dict[str, Path], page: Page, tmp_path: Path) -> None:
     assert "boundary network" not in str(page.all("svg"))
     history = {"boundary_history": inputs["segmenter_history"]}
     assert "boundary network from 0.7 to 0.5" in str(
@@ -237,7 +235,7 @@ def test_the_boundary_network_is_among_the_trainings(
     )
 
 
-def test_needs_nothing_from_elsewhere(page: Page) -> None:
+def test_page_has_no_external_resources(page: Page) -> None:
     assert not page.all("link")
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "data"):
@@ -246,17 +244,17 @@ def test_needs_nothing_from_elsewhere(page: Page) -> None:
     assert not any(word in SCRIPT.read_text() for word in ("fetch(", "XMLHttpRequest", "import(", "http"))
 
 
-def test_ids_are_unique(page: Page) -> None:
+def test_page_ids_are_unique(page: Page) -> None:
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
 
 
-def test_file_names_are_escaped(inputs: dict[str, Path], page: Page) -> None:
+def test_page_escapes_file_names(inputs: dict[str, Path], page: Page) -> None:
     assert f"train/0 {NASTY}" in page.text
     assert "<script>alert" not in inputs["page"].read_text()
 
 
-def test_pictures_have_words(page: Page) -> None:
+def test_page_images_have_alt_text(page: Page) -> None:
     pictures = page.all("img")
     assert len(pictures) == 2 * 4 + 2 * 3  # train: no prediction; val: no heat map, no pseudo-mask
     assert all(picture["alt"] for picture in pictures)
@@ -264,14 +262,14 @@ def test_pictures_have_words(page: Page) -> None:
 
 
 @pytest.mark.parametrize(("gallery", "rows"), [(0, 0), (1, 1), (5, 5), (100, 8)])
-def test_gallery_is_as_long_as_asked(
+def test_gallery_has_requested_length(
     inputs: dict[str, Path], tmp_path: Path, gallery: int, rows: int
 ) -> None:
     assert len(make_page({**inputs, "page": tmp_path / "page.html"}, gallery).all("article")) == rows
 
 
-def test_the_worst_images_are_shown_and_marked(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """The training image whose pseudo-mask is spoilt is not among the evenly spaced ones."""
+def test_gallery_marks_worst_images(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """The training image with the wrong pseudo-mask is not among the evenly spaced ones."""
     (spoilt,) = read_index(inputs["index"], "train")[4:]
     masks = tmp_path / "masks"
     shutil.copytree(inputs["pseudo_masks"], masks)
@@ -285,12 +283,12 @@ def test_the_worst_images_are_shown_and_marked(inputs: dict[str, Path], tmp_path
     assert scores[-1] == min(scores)  # rows of val come first
 
 
-def test_choice_is_even() -> None:
+def test_choose_spreads_images_evenly() -> None:
     entries = [Entry(f"{i}", split, (), "", "", 1, 1) for split in ("train", "val") for i in range(10)]
     assert [e.image for e in choose(entries, 9)] == ["0", "2", "4", "6", "8", "0", "2", "5", "7"]
 
 
-def test_a_small_thing_is_not_nothing(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_captions_mention_small_objects(inputs: dict[str, Path], tmp_path: Path) -> None:
     (first,) = read_index(inputs["index"], "val")[:1]
     masks = tmp_path / "masks"
     shutil.copytree(inputs["predictions"], masks)
@@ -302,14 +300,14 @@ def test_a_small_thing_is_not_nothing(inputs: dict[str, Path], tmp_path: Path) -
         assert words in text and ("prediction: nothing" in text) == (not pixels)
 
 
-def test_masks_are_in_the_palette(inputs: dict[str, Path], page: Page) -> None:
-    """The truth of the first row, decoded again, is the mask in the archive; unseen images come first."""
+def test_page_masks_keep_class_ids(inputs: dict[str, Path], page: Page) -> None:
+    """The decoded true mask of the first row, an unseen image, equals the mask in the archive."""
     truth = next(p for p in page.all("img") if (p["alt"] or "").startswith("truth"))
     ids = np.asarray(Image.open(io.BytesIO(base64.b64decode((truth["src"] or "").split(",")[1]))))
     assert (ids == load_true_mask(Archive(inputs["images"]), "masks/5.png")).all()
 
 
-def test_without_true_masks(tmp_path: Path) -> None:
+def test_page_without_true_masks_shows_no_scores(tmp_path: Path) -> None:
     page = make_page(write_inputs(tmp_path, scored=False))
     assert "Nothing is scored on this page" in page.text
     assert page.text.count("not scored") == 3 and "mIoU" not in page.text
@@ -319,7 +317,7 @@ def test_without_true_masks(tmp_path: Path) -> None:
     assert [option["value"] for option in page.all("option")][-2:] == ["", "unsure"]
 
 
-def test_without_true_masks_the_worst_are_those_of_lowest_expected_iou(tmp_path: Path) -> None:
+def test_gallery_without_masks_ranks_by_expected_iou(tmp_path: Path) -> None:
     page = make_page(write_inputs(tmp_path, scored=False), 2, worst=2)
     rows = page.all("article")
     assert [row["data-expected"] for row in rows] == ["55.0", "41.0", ""]
@@ -327,11 +325,11 @@ def test_without_true_masks_the_worst_are_those_of_lowest_expected_iou(tmp_path:
     assert "the worst of the unseen images are those where it is lowest" in page.text
 
 
-def test_says_what_was_run(inputs: dict[str, Path], page: Page) -> None:
+def test_page_describes_the_run(inputs: dict[str, Path], page: Page) -> None:
     assert "creatures, drawn by this project: 5 to train on, 3 kept aside" in page.text
     assert "abacus, 32 precision; Linux, Python 3, PyTorch 2" in page.text
     assert f"plda {plda.__version__}" in page.text and "seed 0" in page.text
-    # nested names have a place to break after each dot, which is no text
+    # nested names have a line break opportunity, which is not text, after each dot
     assert "workflow/presets/creatures.yaml" in page.text and "index_data.creatures.train" in page.text
     assert "train_segmenter.head" not in page.text
     other = make_page(
@@ -340,7 +338,7 @@ def test_says_what_was_run(inputs: dict[str, Path], page: Page) -> None:
     assert "train_segmenter.head" in other.text and "deeplabv2 on resnet10" in other.text
 
 
-def test_differences_to_the_nearest_preset() -> None:
+def test_differences_use_nearest_preset() -> None:
     presets = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
     for preset in presets:
         own = read_params(preset).model_dump(exclude={"compute"})
@@ -351,14 +349,14 @@ def test_differences_to_the_nearest_preset() -> None:
     assert differences([], own) is None
 
 
-def test_confusion_in_words() -> None:
+def test_mistakes_list_confused_classes() -> None:
     confusion = Confusion(3)
     confusion.counts[:] = [[80, 20, 0, 0], [50, 30, 20, 0], [0, 0, 90, 10]]
     assert mistakes(confusion, ["background", "cat", "dog"]) == [("cat", "dog", 20.0)]
     assert background_alone(confusion) == pytest.approx(100 / 3 / 3)
 
 
-def test_image_scores_are_those_of_each_confusion(inputs: dict[str, Path]) -> None:
+def test_score_images_matches_confusion_of_each_image(inputs: dict[str, Path]) -> None:
     entries, archive = read_index(inputs["index"], "train"), Archive(inputs["images"])
     mask_of = partial(load_mask, inputs["pseudo_masks"])
     scores, total = score_images(entries, archive, mask_of, len(CLASSES))
@@ -370,7 +368,7 @@ def test_image_scores_are_those_of_each_confusion(inputs: dict[str, Path]) -> No
     assert not total.counts.any()
 
 
-def test_same_inputs_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_report_is_deterministic(inputs: dict[str, Path], tmp_path: Path) -> None:
     pages = [tmp_path / "one.html", tmp_path / "two.html"]
     for page in pages:
         make_page({**inputs, "page": page})

@@ -1,4 +1,4 @@
-"""ResNet-38d: its size, its features against plain functions, and the two kinds of weight file."""
+"""ResNet-38d: size, features compared with plain functions, and the two weight file formats."""
 
 import hashlib
 import struct
@@ -21,7 +21,7 @@ from plda.models.saved import load
 from plda.models.segmenters import Segmenter
 from plda.vision import timm
 
-# blocks as the PyTorch networks of AffinityNet and SEAM have them at stride 8, channels in 64ths of 64:
+# blocks as in the PyTorch networks of AffinityNet and SEAM at stride 8; channels in multiples of 64:
 # name, in, middle, out, stride, dilation of the first convolution, of the second
 WIDE = [("b2", 1, 2, 2, 2, 1, 1), ("b2_1", 2, 2, 2, 1, 1, 1), ("b2_2", 2, 2, 2, 1, 1, 1)]
 WIDE += [("b3", 2, 4, 4, 2, 1, 1), ("b3_1", 4, 4, 4, 1, 1, 1), ("b3_2", 4, 4, 4, 1, 1, 1)]
@@ -32,18 +32,18 @@ BOTTLENECK = [("b6", 16, 8, 16, 32), ("b7", 32, 16, 32, 64)]  # name, in, middle
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same network with 2 channels for 64, a thousandth of the weights."""
+    """Use 2 channels instead of 64: a thousandth of the weights."""
     monkeypatch.setattr(resnet38d, "WIDTH", 2)
 
 
 def drawn_weights() -> dict[str, Tensor]:
-    """Weights of a network whose batch norm does something."""
+    """Return weights of a network with nontrivial batch norm."""
     torch.manual_seed(1)
     weights = resnet38d.ResNet38d().state_dict()
     for value in weights.values():
         if value.ndim == 1:
             torch.nn.init.uniform_(value, 0.5, 1.5)
-    return {name: value for name, value in weights.items() if value.ndim}  # as the file: no counts of batches
+    return {name: value for name, value in weights.items() if value.ndim}  # as in the file: no batch counts
 
 
 def loaded(weights: dict[str, Tensor], output_stride: int = 8) -> Backbone:
@@ -55,7 +55,7 @@ def loaded(weights: dict[str, Tensor], output_stride: int = 8) -> Backbone:
 # --- the network
 
 
-def test_size_and_features_at_448() -> None:
+def test_resnet38d_has_published_size_and_shapes() -> None:
     with torch.device("meta"):
         backbone = Backbone("resnet38d", output_stride=8)
         features = backbone(torch.zeros(1, 3, 448, 448))
@@ -77,7 +77,7 @@ def test_size_and_features_at_448() -> None:
     assert sum(p.numel() for p in backbone.parameters()) == weights == 105_070_912
 
 
-def test_the_whole_network_runs_and_says_the_same_twice() -> None:
+def test_resnet38d_is_deterministic() -> None:
     backbone = Backbone("resnet38d", output_stride=8).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_the_whole_network_runs_and_says_the_same_twice() -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_every_output_stride() -> None:
+def test_resnet38d_supports_every_output_stride() -> None:
     for output_stride in (32, 16, 8):
         features = Backbone("resnet38d", output_stride=output_stride).eval()(torch.randn(1, 3, 96, 64))
         for f, stride in zip(features.values(), (4, 8, 16, 32), strict=True):
@@ -103,7 +103,7 @@ def test_every_output_stride() -> None:
 
 
 def by_functions(image: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """conv3 to conv6 of the published networks, written out."""
+    """Compute conv3 to conv6 of the published networks with plain functions."""
 
     def activated(x: Tensor, name: str) -> Tensor:
         mean, var, gamma, beta = (
@@ -136,7 +136,7 @@ def by_functions(image: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 @pytest.mark.usefixtures("narrow")
-def test_features_are_the_published_ones() -> None:
+def test_resnet38d_features_match_published_network() -> None:
     weights = {name: value.double() for name, value in drawn_weights().items()}
     image = torch.randn(2, 3, 41, 32, dtype=torch.float64)
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_features_are_the_published_ones() -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_dropout_is_where_it_was_published(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resnet38d_dropout_matches_published_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone("resnet38d", batch_norm="frozen").train()
     image, drop, rates = torch.rand(1, 3, 64, 64), F.dropout2d, []
     monkeypatch.setattr(F, "dropout2d", lambda x, p, on: rates.append(p) or drop(x, p, on))
@@ -160,7 +160,7 @@ def test_dropout_is_where_it_was_published(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("narrow")
-def test_frozen_batch_norm_changes_nothing_in_training() -> None:
+def test_frozen_batch_norm_stays_constant_in_training() -> None:
     backbone = Backbone("resnet38d", batch_norm="frozen").train()
     before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1.0)
@@ -174,7 +174,7 @@ def test_frozen_batch_norm_changes_nothing_in_training() -> None:
 
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_baselines_learn_on_it(baseline: str) -> None:
+def test_baselines_train_on_resnet38d(baseline: str) -> None:
     torch.manual_seed(0)
     network = build_baseline(baseline, Backbone("resnet38d", output_stride=8, batch_norm="frozen"), 3)
     learner = TagLearner(network).train()
@@ -190,7 +190,7 @@ def test_baselines_learn_on_it(baseline: str) -> None:
 
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("head", ["deeplabv2", "deeplabv3", "lraspp"])
-def test_heads_fit(head: str) -> None:
+def test_segmenter_heads_fit_resnet38d(head: str) -> None:
     network = Segmenter(Backbone("resnet38d", output_stride=8), head, classes=3).eval()
     with torch.no_grad():
         assert network(torch.randn(1, 3, 65, 90)).shape == (1, 3, 65, 90)
@@ -227,7 +227,7 @@ def written(arrays: dict[str, np.ndarray], version: Version = in_version_0) -> b
 
 
 def released(weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """The arrays of the authors' file, by their names, their classifier with them."""
+    """Return the arrays of the authors' file by name, including the classifier."""
     arrays = {}
     blocks = {"conv1a": "conv1a", "bn7": "bn7"}
     for name, *_ in [*WIDE, *BOTTLENECK]:
@@ -248,7 +248,7 @@ def released(weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_arrays_are_read_as_they_were_written(version: Version, tmp_path: Path) -> None:
+def test_read_mxnet_file_returns_written_arrays(version: Version, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     arrays = {
         "arg:x_weight": random.normal(size=(2, 3, 1, 5)).astype(np.float32),
@@ -266,7 +266,7 @@ def test_arrays_are_read_as_they_were_written(version: Version, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_file_cut_anywhere_is_refused(version: Version, tmp_path: Path) -> None:
+def test_read_mxnet_file_rejects_truncated_file(version: Version, tmp_path: Path) -> None:
     content = written({"a": np.ones((2, 3), np.float32), "b": np.ones(2, np.float16)}, version)
     file = tmp_path / "cut.params"
     for length in range(len(content)):
@@ -275,10 +275,10 @@ def test_a_file_cut_anywhere_is_refused(version: Version, tmp_path: Path) -> Non
             read_mxnet_file(file)
 
 
-def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
+def test_read_mxnet_file_rejects_invalid_content(tmp_path: Path) -> None:
     one = np.ones((2, 3), np.float32)
     good = written({"a": one})
-    start, end = good[:24], good[-17:]  # three numbers; then a number, a length and a name of one letter
+    start, end = good[:24], good[-17:]  # three numbers; then a number, a length and a one-letter name
     file = tmp_path / "odd.params"
     for content, words in (
         (b"PK" + good[2:], "magic number: "),
@@ -325,10 +325,10 @@ def fetch(tmp_path: Path, weights: Path | str, sha256: str = "", name: str = "re
 
 
 @pytest.mark.usefixtures("narrow")
-def test_both_kinds_of_file_give_the_same_features(tmp_path: Path) -> None:
+def test_both_file_formats_give_same_features(tmp_path: Path) -> None:
     weights = drawn_weights()
     torch.save(weights, tmp_path / "port.pth")
-    torch.save(resnet38d.ResNet38d().state_dict(), tmp_path / "counted.pth")  # with counts of batches
+    torch.save(resnet38d.ResNet38d().state_dict(), tmp_path / "counted.pth")  # with batch counts
     (tmp_path / "release.params").write_bytes(written(released(weights)))
     image = torch.randn(1, 3, 32, 32)
     features = {}
@@ -345,7 +345,7 @@ def test_both_kinds_of_file_give_the_same_features(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_weights_of_another_network_are_refused(tmp_path: Path, refused: Refusal) -> None:
+def test_download_backbone_rejects_other_weights(tmp_path: Path, refused: Refusal) -> None:
     weights = drawn_weights()
     arrays = released(weights)
     less = {

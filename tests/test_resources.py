@@ -1,4 +1,4 @@
-"""What a job asks a cluster for, as Snakemake plans it. The cluster itself: tests/cluster."""
+"""Cluster resources of the jobs that Snakemake plans. On a real cluster: tests/cluster."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ FILLED = ["slurm_account=''", "slurm_partition=gpu"]
 
 
 def gpus(tree: Tree) -> dict[str, str]:
-    """GPUs of every planned job, by rule and run."""
+    """Return the number of GPUs of every planned job, by rule and run."""
     plan = tree.run("snakemake", "--dry-run", "all", "ablations")
     jobs = re.findall(
         r"^rule (\w+):\n(?:    .*\n)*?    wildcards: run=(\S+)\n(?:    .*\n)*?    resources: .*\bgpu=(\d)",
@@ -31,7 +31,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return tree
 
 
-def test_a_stage_with_a_network_asks_for_a_gpu_for_each_of_its_processes(tree: Tree) -> None:
+def test_network_stages_request_one_gpu_per_process(tree: Tree) -> None:
     tree.set("compute", {"device": "auto", "devices": 2, "precision": "auto", "workers": 0})
     before = ["train_cam", "infer_cams", "train_boundary", "make_masks"]
     after = ["relabel_masks", "train_segmenter", "predict_masks"]
@@ -39,20 +39,20 @@ def test_a_stage_with_a_network_asks_for_a_gpu_for_each_of_its_processes(tree: T
     assert gpus(tree) == of_main | {f"{name} of one-r": "1" for name in before}
 
 
-def test_on_the_cpu_nobody_asks_for_gpus(tree: Tree) -> None:
+def test_cpu_stages_request_no_gpu(tree: Tree) -> None:
     tree.set("compute.device", "cpu")
     assert set(gpus(tree).values()) == {"0"}
 
 
 @pytest.mark.parametrize("name", ["slurm_account", "slurm_partition"])
-def test_a_profile_that_is_not_filled_in_is_refused(tree: Tree, name: str) -> None:
+def test_profile_with_placeholder_is_refused(tree: Tree, name: str) -> None:
     values = [text if not text.startswith(name) else f"{name}=FILL_IN" for text in FILLED]
     said = tree.run("snakemake", "--dry-run", "--default-resources", *values, ok=False)
     assert f"{name} is yours to fill in" in said
     assert "input:" not in said  # nothing was planned
 
 
-def test_the_shipped_profile_is_to_be_filled_in(tree: Tree) -> None:
+def test_shipped_profile_contains_placeholders(tree: Tree) -> None:
     profile = yaml.safe_load(Path(tree.folder / "profiles/slurm/config.yaml").read_text())
     assert profile["default-resources"]["slurm_account"] == "FILL_IN"
     assert profile["default-resources"]["slurm_partition"] == "FILL_IN"

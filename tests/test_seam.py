@@ -1,4 +1,4 @@
-"""The baseline `seam`: its formulas against plain loops in float64, their gradients, what teaches what."""
+"""The baseline `seam`: formulas compared with float64 loops, gradients, and what each loss trains."""
 
 import copy
 import math
@@ -40,7 +40,7 @@ def pixels(x: Tensor) -> list[tuple[int, int]]:
 
 
 def assembled(maps: Tensor, value: Callable[[int, int, int, int], Tensor]) -> Tensor:
-    """A (B, K, h, w) tensor like `maps`, value by value."""
+    """Return a (B, K, h, w) tensor like `maps`, built value by value."""
     batch, channels, height, width = maps.shape
     flat = [value(b, k, *p) for b in range(batch) for k in range(channels) for p in pixels(maps)]
     return torch.stack(flat).reshape(batch, channels, height, width)
@@ -132,7 +132,7 @@ def cross_by_loops(maps: Tensor, refined: Tensor) -> Tensor:
     return total
 
 
-# what it is, by loops, its arguments, and which of them it has a gradient for
+# function, its loop form, its arguments, indices of the arguments that have a gradient
 CASES = {
     "prepared": (prepared, prepared_by_loops, [random(B, C + 1, H, W)], []),
     "strongest": (strongest, strongest_by_loops, [random(B, C, H, W).sigmoid()], [0]),
@@ -162,7 +162,7 @@ CASES = {
 def gaps_between(
     function: Callable, by_loops: Callable, given: list[Tensor], with_gradient: list[int]
 ) -> tuple[float, float]:
-    """The largest differences in value and in gradient of a random weighting; the loops are in float64."""
+    """Return the largest differences in value and in gradient of a random weighting; loops use float64."""
     gradients, values = [], []
     for run, exact in ((function, False), (by_loops, True)):
         arguments = [(x.double() if exact else x).clone() for x in given]
@@ -184,7 +184,7 @@ def gaps_between(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_functions_are_their_formulas(name: str) -> None:
+def test_functions_match_formulas(name: str) -> None:
     function, by_loops, given, with_gradient = CASES[name]
     gap, gradient_gap = gaps_between(function, by_loops, given, with_gradient)
     single = gaps_between(function, by_loops, [x.float() for x in given], with_gradient)
@@ -195,13 +195,13 @@ def test_functions_are_their_formulas(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pixel_correlation", "stretch", "minimum_loss", "equivariance_loss"])
-def test_functions_have_their_gradients(name: str) -> None:
+def test_functions_pass_gradcheck(name: str) -> None:
     function, _, given, with_gradient = CASES[name]
     arguments = [x.clone().requires_grad_(i in with_gradient) for i, x in enumerate(given)]
     assert torch.autograd.gradcheck(function, arguments)
 
 
-def test_the_cross_loss_has_the_gradient_of_the_refined_maps_only() -> None:
+def test_cross_loss_has_gradient_only_for_refined_maps() -> None:
     _, _, (maps, refined), _ = CASES["cross_loss"]
     assert torch.autograd.gradcheck(lambda r: cross_loss(maps, r), refined.clone().requires_grad_())
     maps, refined = (x.clone().requires_grad_() for x in (maps, refined))
@@ -210,7 +210,7 @@ def test_the_cross_loss_has_the_gradient_of_the_refined_maps_only() -> None:
     assert refined.grad.any()
 
 
-def test_maps_without_anything_stay_finite() -> None:
+def test_functions_stay_finite_for_empty_maps() -> None:
     flat = torch.full((1, C, 1, 1), 0.3)
     nothing = torch.zeros(1, C + 1, 1, 1)
     assert not stretch(flat).any()
@@ -221,11 +221,11 @@ def test_maps_without_anything_stay_finite() -> None:
     tags = torch.ones(1, C)
     for loss in (minimum_loss(flat, tags), cross_loss(flat, nothing), equivariance_loss(flat, flat)):
         assert math.isfinite(loss)
-    assert float(minimum_loss(flat, tags)) == pytest.approx(0.3)  # one pixel at least
-    assert float(cross_loss(flat, nothing)) == pytest.approx(0.7)  # one of the four at least
+    assert float(minimum_loss(flat, tags)) == pytest.approx(0.3)  # at least one pixel
+    assert float(cross_loss(flat, nothing)) == pytest.approx(0.7)  # at least one of the four
 
 
-def test_comparable_maps_are_tagged_and_of_one_size() -> None:
+def test_comparable_masks_tags_and_resizes() -> None:
     maps = random(B, C, H, W)
     torch.testing.assert_close(comparable(maps, TAGS, (H, W)), stretch(maps) * TAGS[:, :, None, None])
     small = comparable(maps, TAGS, (2, 3))
@@ -240,12 +240,12 @@ def seam_network() -> tuple[SeamNetwork, Tensor, Tensor]:
     return network, torch.randn(B, 3, 64, 64), TAGS.float()
 
 
-def test_a_look_is_its_definition() -> None:
+def test_look_matches_definition() -> None:
     network, image, _ = seam_network()
     output, refined = network.eval().look(image)
     features = network.backbone(image)
     scores = network.head(features["stage4"])
-    # at this stride the two stages are of the size of the scores already
+    # at this stride, the two stages already have the size of the scores
     parts = [
         resize(network.backbone.normalise(image), (8, 8)),
         F.conv2d(features["stage2"], network.narrow2.weight).relu(),
@@ -294,7 +294,7 @@ def losses_by_loops(first: View, second: View, tags: Tensor) -> dict[str, Tensor
 
 
 @pytest.mark.parametrize("side", [64, 120])
-def test_losses_are_put_together_from_both_views(side: int) -> None:
+def test_losses_combine_both_views(side: int) -> None:
     network, _, tags = seam_network()
     image = torch.randn(B, 3, side, side)
     network.eval()
@@ -323,7 +323,7 @@ def test_losses_are_put_together_from_both_views(side: int) -> None:
     assert max(gradients) < 1e-4  # float32 through the whole backbone
 
 
-def test_only_scores_teach_the_backbone() -> None:
+def test_only_scores_train_the_backbone() -> None:
     network, image, tags = seam_network()
     own = [network.narrow2.weight, network.narrow3.weight, network.correlation.weight]
     for teacher in ("refined", "minimum", "cross", "scores", "tags", "equivariance"):
@@ -342,7 +342,7 @@ def test_only_scores_teach_the_backbone() -> None:
 
 
 @pytest.mark.parametrize("stride", [8, 32])
-def test_shapes_of_one_image(stride: int) -> None:
+def test_seam_network_gives_expected_shapes(stride: int) -> None:
     network = SeamNetwork(Backbone("resnet10", output_stride=stride), C).eval()
     image = torch.randn(1, 3, 70, 45).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -352,11 +352,11 @@ def test_shapes_of_one_image(stride: int) -> None:
     assert output.logits.shape == (1, C)
     assert output.scores.dtype == output.maps.dtype == torch.float32
     assert output.maps.min() >= 0
-    _, parts = network.losses(image[..., :33, :33], torch.ones(1, C))  # the second view is one pixel of a map
+    _, parts = network.losses(image[..., :33, :33], torch.ones(1, C))  # the second view has one map pixel
     assert all(part.shape == () and part.isfinite() for part in parts.values())
 
 
-def test_mixed_precision_keeps_the_digits_of_the_formulas() -> None:
+def test_mixed_precision_computes_formulas_in_float32() -> None:
     network, image, tags = seam_network()
     network.eval()
     with torch.autocast("cpu", torch.bfloat16):
@@ -376,11 +376,11 @@ def test_mixed_precision_keeps_the_digits_of_the_formulas() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_few_steps_lower_the_loss(optimizer: type[torch.optim.Optimizer]) -> None:
+def test_few_training_steps_lower_the_loss(optimizer: type[torch.optim.Optimizer]) -> None:
     torch.manual_seed(0)
     network = SeamNetwork(Backbone("resnet10", output_stride=8), C)
     image, tags = torch.randn(4, 3, 64, 64), torch.eye(C)[[0, 1, 2, 0]]
-    image += 2 * tags[:, :, None, None]  # a class is a colour
+    image += 2 * tags[:, :, None, None]  # each class has a colour
     steps = optimizer(network.parameters(), lr={torch.optim.SGD: 0.05, torch.optim.AdamW: 1e-3}[optimizer])
     history = []
     for _ in range(8):

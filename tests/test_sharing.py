@@ -1,4 +1,4 @@
-"""Results between colleagues: pushed here and pulled there, on a disk and over SSH; a group's one cache."""
+"""Results shared between colleagues: push and pull on a disk and over SSH, and one cache for a group."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ RESULTS = Path("results/main")
 
 
 class Clone(Tree):
-    """A clone by git of another tree, beside it."""
+    """A git clone of another tree, in a sibling folder."""
 
     def __init__(self, tree: Tree, name: str) -> None:
         self.folder = tree.folder.with_name(name)
@@ -26,7 +26,7 @@ class Clone(Tree):
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """A tree with a finished run, committed and pushed to the folder beside it."""
+    """Return a tree with a finished run, committed and pushed to a sibling folder."""
     folder = tmp_path_factory.mktemp("sharing") / "here"
     folder.mkdir()
     tree = Tree(folder)
@@ -42,7 +42,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[list[list[str]]]:
-    """DVC commands that name a remote on an SSH server."""
+    """Yield DVC commands that add a remote on an SSH server."""
     if SSHD is None:
         pytest.skip("sshd is not installed; Debian has openssh-server")
     if find_spec("dvc_ssh") is None:
@@ -58,19 +58,19 @@ def far(tmp_path: Path) -> Iterator[list[list[str]]]:
 
 
 def is_the_run_of(here: Tree, there: Tree) -> None:
-    """Nothing is left to do for either engine, and the numbers are the same."""
+    """Check that neither engine has work left and that the metrics are the same."""
     repro = there.run("dvc", "repro")
     assert "up to date" in repro and there.dvc_ran(repro) == []
-    there.make("adopt-snakemake")  # asks `dvc status` first
+    there.make("adopt-snakemake")  # runs `dvc status` first
     assert there.snakemake_plan() == []
     assert there.metrics() == here.metrics()
     assert there.run("git", "status", "--short") == ""
-    # Snakemake refuses to replace a file that is not a link and that its user may not write; root always may
+    # Snakemake cannot replace a file that is neither a link nor writable for its user; root always can
     for path in (there.folder / RESULTS).rglob("*"):
         assert path.is_symlink() or path.stat().st_mode & stat.S_IWUSR, path
 
 
-def test_pulled_from_the_folder_beside_the_clone(here: Tree) -> None:
+def test_pull_from_sibling_folder(here: Tree) -> None:
     there = Clone(here, "there")
     there.run("dvc", "pull")
     is_the_run_of(here, there)
@@ -78,7 +78,7 @@ def test_pulled_from_the_folder_beside_the_clone(here: Tree) -> None:
     assert there.run("git", "status", "--short") == ""
 
 
-def test_pulled_over_ssh(here: Tree, far: list[list[str]]) -> None:
+def test_pull_over_ssh(here: Tree, far: list[list[str]]) -> None:
     sender, receiver = (Clone(here, name) for name in ("sender", "receiver"))
     sender.run("dvc", "pull")
     for tree in (sender, receiver):
@@ -91,7 +91,7 @@ def test_pulled_over_ssh(here: Tree, far: list[list[str]]) -> None:
     is_the_run_of(here, receiver)
 
 
-def test_one_cache_for_a_group(here: Tree, tmp_path: Path) -> None:
+def test_group_shares_one_cache(here: Tree, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     cache.chmod(0o2775)
@@ -100,7 +100,7 @@ def test_one_cache_for_a_group(here: Tree, tmp_path: Path) -> None:
         tree.run("dvc", "cache", "dir", "--local", str(cache))
         tree.run("dvc", "config", "--local", "cache.shared", "group")
         tree.run("dvc", "config", "--local", "cache.type", "reflink,symlink,copy")
-    before = os.umask(0o077)  # who keeps files private by habit shares these all the same
+    before = os.umask(0o077)  # a private umask must not affect the shared cache
     try:
         alice.run("dvc", "pull")
         bob.run("dvc", "checkout")  # nothing to pull
@@ -111,7 +111,7 @@ def test_one_cache_for_a_group(here: Tree, tmp_path: Path) -> None:
             assert (alice.folder / path).samefile(bob.folder / path)
         first = contents(alice, results)
 
-        # either engine replaces links in the one clone; behind those of the other nothing changes
+        # either engine replaces links in one clone; the files of the other clone do not change
         for undecided, engine in ((0.2, ["dvc", "repro"]), (0.3, ["snakemake", "--cores", "1", "--until"])):
             bob.set("make_masks.undecided", undecided)
             bob.run(*engine, "make_masks")
@@ -120,7 +120,7 @@ def test_one_cache_for_a_group(here: Tree, tmp_path: Path) -> None:
             assert contents(alice, results) == first
         assert alice.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
-        # what one has computed, the other need not
+        # results that one clone has computed are not computed by the other
         alice.set("make_masks.undecided", 0.2)
         assert "'make_masks' is cached - skipping run" in alice.run("dvc", "repro", "make_masks")
     finally:

@@ -1,4 +1,4 @@
-"""What VOC's evaluation server is sent: its layout, its colours, the same bytes again; bad input in words."""
+"""The archive for VOC's evaluation server: layout, colours, determinism and error messages."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def entry(name: str, split: str) -> Entry:
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """The inputs of the command, right until a test spoils them, and its output."""
+    """Return the command's valid inputs, which a test may corrupt, and its output path."""
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path / "params.yaml")
     paths = {name: tmp_path / name for name in ("classes", "index", "predictions")}
@@ -43,7 +43,7 @@ def run(paths: dict[str, Path]) -> int:
     return main([text for name, path in paths.items() for text in (f"--{name}", str(path))])
 
 
-def test_the_archive_is_what_the_server_takes(
+def test_submission_has_layout_of_voc_server(
     paths: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(paths) == 0
@@ -61,7 +61,7 @@ def test_the_archive_is_what_the_server_takes(
             assert sent.getpalette() == colour_map().ravel().tolist()
 
 
-def test_the_colours_are_vocs() -> None:
+def test_colour_map_matches_voc() -> None:
     colours = colour_map()
     assert colours.shape == (256, 3)
     by_class = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128),
@@ -69,7 +69,7 @@ def test_the_colours_are_vocs() -> None:
     assert {number: tuple(colours[number].tolist()) for number in by_class} == by_class
 
 
-def test_the_same_masks_give_the_same_bytes(paths: dict[str, Path]) -> None:
+def test_submission_is_deterministic(paths: dict[str, Path]) -> None:
     assert run(paths) == 0
     first = paths["submission"].read_bytes()
     for file in paths["predictions"].iterdir():
@@ -115,7 +115,7 @@ def spoil_size(_: dict[str, Path]) -> None:
     ],
     ids=lambda value: value.__name__.removeprefix("spoil_") if callable(value) else "",
 )
-def test_what_the_server_could_not_score_is_refused(
+def test_submission_rejects_invalid_inputs(
     paths: dict[str, Path], refused: Refusal, spoil, words: list[str]
 ) -> None:
     spoil(paths)
@@ -124,7 +124,7 @@ def test_what_the_server_could_not_score_is_refused(
     assert not paths["submission"].exists()
 
 
-def test_the_rule_packs_the_predictions_of_main() -> None:
+def test_submission_rule_packs_predictions_of_main() -> None:
     command = ["--dry-run", "--forceall", "--printshellcmds", "submission"]
     plan = subprocess.run(
         [sys.executable, "-m", "snakemake", *command], cwd=ROOT, capture_output=True, text=True, check=True

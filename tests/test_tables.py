@@ -1,4 +1,4 @@
-"""tags.csv and classes.txt as spreadsheets and other systems write them."""
+"""tags.csv and classes.txt as written by spreadsheets and other systems."""
 
 import unicodedata
 from pathlib import Path
@@ -18,7 +18,7 @@ SEMICOLONS = 'image;split;tags;mask\na.jpg;train;cat;a.png\nb.jpg;train;"dog;cat
 
 
 def rows_of(photos: Photos, table: str | bytes) -> list[tuple[str, ...]]:
-    """What index_data makes of a tags.csv."""
+    """Run index_data with a tags.csv; return the rows of its index."""
     content = table if isinstance(table, bytes) else table.encode()
     (photos.folder / "tags.csv").write_bytes(content)
     out = photos.folder.parent / "out"
@@ -63,7 +63,7 @@ def plain_rows(photos: Photos) -> list[tuple[str, ...]]:
         "quotes_and_backslash", "old_mac_line_ends", "byte_order_mark", "other_columns",
     ],
 )  # fmt: skip
-def test_tags_csv_of_a_spreadsheet_is_read(photos: Photos, plain_rows, table: str) -> None:
+def test_tags_csv_accepts_spreadsheet_dialects(photos: Photos, plain_rows, table: str) -> None:
     assert rows_of(photos, table) == plain_rows
 
 
@@ -87,7 +87,7 @@ def test_tags_csv_of_a_spreadsheet_is_read(photos: Photos, plain_rows, table: st
     ],
     ids=lambda value: "" if isinstance(value, list) else None,
 )
-def test_tags_csv_fault_names_the_line(
+def test_tags_csv_error_names_the_line(
     photos: Photos, tmp_path: Path, refused: Refusal, table: str, words: list[str]
 ) -> None:
     (photos.folder / "tags.csv").write_bytes(table.encode())
@@ -106,7 +106,7 @@ def test_tags_csv_fault_names_the_line(
         ("cp1252", "Windows-1252"),
     ],
 )
-def test_other_encodings_are_named(
+def test_table_error_names_the_encoding(
     photos: Photos, tmp_path: Path, refused: Refusal, name: str, encoding: str, word: str
 ) -> None:
     path = photos.folder / name
@@ -117,7 +117,7 @@ def test_other_encodings_are_named(
 
 @pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
 @pytest.mark.parametrize("in_table", ["NFC", "NFD"])
-def test_decomposed_names_are_found(photos: Photos, on_disk, in_table) -> None:
+def test_index_data_finds_decomposed_unicode_names(photos: Photos, on_disk, in_table) -> None:
     folder, name, cat = photos.folder / unicodedata.normalize(on_disk, "grün"), "Käfer.jpg", "Kätzchen"
     folder.mkdir()
     (photos.folder / "a.jpg").rename(folder / unicodedata.normalize(on_disk, name))
@@ -128,13 +128,13 @@ def test_decomposed_names_are_found(photos: Photos, on_disk, in_table) -> None:
     assert rows[0] == (f"images/grün/{name}", "train", (cat,), "masks/grün/Käfer.png")
 
 
-def test_backslashes_divide_folders(photos: Photos) -> None:
+def test_tags_csv_accepts_backslashes_in_paths(photos: Photos) -> None:
     (photos.folder / "garden").mkdir()
     (photos.folder / "a.jpg").rename(photos.folder / "garden" / "a.jpg")
     assert rows_of(photos, HEADER + ROWS.replace("a.jpg", "garden\\a.jpg"))[0][0] == "images/garden/a.jpg"
 
 
-def test_read_table_names_lines_of_quoted_breaks(tmp_path: Path) -> None:
+def test_read_table_counts_lines_in_quoted_fields(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text('a,b\n\n"x\ny",1\n\n z , "2, 3"\n')
     assert read_table(table, ["a"]) == [(3, {"a": "x\ny", "b": "1"}), (6, {"a": "z", "b": "2, 3"})]
@@ -148,13 +148,13 @@ def test_read_tags_keeps_classes_with_commas() -> None:
     assert read_tags("cat,bird", classes) == ("cat,bird",)
 
 
-def test_classes_txt_of_other_editors_is_read(tmp_path: Path) -> None:
+def test_classes_txt_accepts_output_of_other_editors(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_bytes("\ufeffBackground \r\n\r\nhot\u00a0 dog\r\ncat\u200b\r\n".encode())
     assert read_classes(path) == ("background", "hot dog", "cat")
 
 
-def test_classes_txt_with_colours(tmp_path: Path) -> None:
+def test_classes_txt_accepts_colours(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("background #000000\nhot dog, #FF8000\ncat: 1, 2,3\n")
     assert read_class_list(path) == (("background", "hot dog", "cat"), ((0, 0, 0), (255, 128, 0), (1, 2, 3)))
@@ -172,7 +172,7 @@ def test_classes_txt_with_colours(tmp_path: Path) -> None:
         ("\n\n", ["is empty"]),
     ],
 )
-def test_classes_txt_faults_are_named(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_classes_txt_error_names_the_fault(tmp_path: Path, text: str, words: list[str]) -> None:
     path = tmp_path / "classes.txt"
     path.write_text(text)
     with pytest.raises(InputError) as error:
@@ -180,18 +180,20 @@ def test_classes_txt_faults_are_named(tmp_path: Path, text: str, words: list[str
     assert all(word in str(error.value) for word in ["classes.txt", *words])
 
 
-def test_names_too_long_for_the_disk_are_refused(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+def test_index_data_rejects_file_names_that_are_too_long(
+    photos: Photos, tmp_path: Path, refused: Refusal
+) -> None:
     photos.rows[0] = f"{'x' * 300}.jpg,train,cat,"
     photos.write()
     assert "line 2: field image" in refused(photos.index, tmp_path / "out")
 
 
-def test_names_as_long_as_the_disk_allows_are_packed(photos: Photos) -> None:
+def test_index_data_accepts_longest_file_names(photos: Photos) -> None:
     name = "x" * 251 + ".jpg"
     (photos.folder / name).write_bytes(encoded(photo(40, 30)))
     assert rows_of(photos, HEADER + ROWS + f"{name},train,cat,\n")[-1][0] == f"images/{name}"
 
 
-def test_spaces_that_look_alike_are_found(photos: Photos) -> None:
+def test_index_data_matches_similar_spaces(photos: Photos) -> None:
     (photos.folder / "a.jpg").rename(photos.folder / "Screenshot at 1.00\u202fPM.jpg")
     assert rows_of(photos, HEADER + ROWS.replace("a.jpg", "Screenshot at 1.00 PM.jpg"))[0][1] == "train"

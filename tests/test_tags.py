@@ -1,4 +1,4 @@
-"""What tags can tell: counts, and the sentences about classes of which they tell little."""
+"""Tag counts, and warnings about classes that tags describe poorly."""
 
 import pytest
 from conftest import Photos
@@ -13,7 +13,7 @@ def entries(*tags: str) -> list[Entry]:
     return [Entry(f"images/{i}.png", "train", tuple(t.split()), "", "", 8, 8) for i, t in enumerate(tags)]
 
 
-def test_occurrences_are_counted() -> None:
+def test_occurrences_count_tags() -> None:
     found = occurrences(entries("cat", "cat dog", "dog rider horse", "rider horse", "horse"), CLASSES)
     assert found == [
         Occurrence("cat", 2, 1, "dog", 1),
@@ -24,7 +24,7 @@ def test_occurrences_are_counted() -> None:
     ]
 
 
-def test_who_never_comes_alone_is_doubted_and_so_is_who_is_never_or_always_there() -> None:
+def test_tags_warn_about_ambiguous_classes() -> None:
     tags = entries("dog rider horse", "rider horse", "horse", "horse cat")
     said = doubts(occurrences(tags, CLASSES), len(tags))
     assert [sentence.split("'")[1] for sentence in said] == ["cat", "dog", "rider", "horse", "newt"]
@@ -34,15 +34,13 @@ def test_who_never_comes_alone_is_doubted_and_so_is_who_is_never_or_always_there
 
 
 @pytest.mark.parametrize(("alone", "doubted"), [(0, True), (1, True), (2, True), (3, False), (20, False)])
-def test_a_tenth_of_its_images_without_the_other_is_enough(alone: int, doubted: bool) -> None:
+def test_tags_warn_if_class_rarely_occurs_without_other(alone: int, doubted: bool) -> None:
     tags = entries(*["rider horse"] * 20, *["rider"] * alone, "horse", *["cat"] * 30)
     said = doubts(occurrences(tags, CLASSES), len(tags))
     assert any("'rider'" in sentence.split(":")[0] for sentence in said) == doubted
 
 
-def test_the_user_is_told_before_anything_is_trained(
-    photos: Photos, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_index_data_prints_tag_warnings(photos: Photos, capsys: pytest.CaptureFixture[str]) -> None:
     assert photos.index(photos.folder.parent / "out") == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning: ")]
     assert len(said) == 2

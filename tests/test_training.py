@@ -1,4 +1,4 @@
-"""The loop: order, schedule, history, and a kill in the middle that leaves no trace in the result."""
+"""The training loop: order, schedule, history, and a kill that does not change the result."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def training(**changes: object) -> Training:
     return check(Params, small_params(**changed), "test").train_cam
 
 
-def test_order_is_a_permutation_an_epoch_and_can_be_entered_anywhere() -> None:
+def test_order_permutes_each_epoch_and_starts_anywhere() -> None:
     order = list(Order(10, 3, 4, seed=5))
     assert len(order) == 4 * 3
     for epoch in range(4):
@@ -47,7 +47,7 @@ def test_order_is_a_permutation_an_epoch_and_can_be_entered_anywhere() -> None:
     assert list(Order(10, 3, 4, seed=6)) != order
 
 
-def test_a_training_may_stop_early_on_the_whole_schedule(drawn: Path, tmp_path: Path) -> None:
+def test_stop_after_keeps_the_full_schedule(drawn: Path, tmp_path: Path) -> None:
     assert list(Order(10, 3, 4, seed=5, stop_after=2)) == list(Order(10, 3, 4, seed=5))[:6]
     histories = []
     for stop in (None, 3):
@@ -60,17 +60,17 @@ def test_a_training_may_stop_early_on_the_whole_schedule(drawn: Path, tmp_path: 
     pd.testing.assert_frame_equal(histories[0][:3], histories[1])
 
 
-def test_processes_share_the_batches_of_one() -> None:
+def test_order_splits_batches_between_processes() -> None:
     alone = list(Order(11, 4, 2, seed=0))
     two = [list(Order(11, 4, 2, seed=0, rank=rank, world=2)) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*two, strict=True)] == [sorted(batch) for batch in alone]
 
 
-def test_a_data_set_smaller_than_a_batch_is_one_batch() -> None:
+def test_order_uses_one_batch_for_small_data_set() -> None:
     assert [len(batch) for batch in Order(3, 16, 2, seed=0)] == [3, 3]
 
 
-def test_the_head_learns_faster_and_the_rate_falls() -> None:
+def test_optimizer_scales_head_lr_and_decays_lr() -> None:
     settings = training(lr=0.1, head_lr_factor=10.0, poly_power=0.9, optimizer="sgd")
     network = CamNetwork(Backbone("resnet10", batch_norm="frozen"), 3)
     optimizer = make_optimizer(TagLearner(network), settings)
@@ -83,7 +83,7 @@ def test_the_head_learns_faster_and_the_rate_falls() -> None:
 
 
 def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
-    """Params and paths of a trainer on the drawn scenes; the segmenter learns from the true masks."""
+    """Return params and paths of a trainer on the drawn scenes; the segmenter uses the true masks."""
     params = write_params(
         out / "params.yaml",
         compute__workers=1,
@@ -137,7 +137,7 @@ def wait_for_checkpoint(folder: Path, process: "subprocess.Popen[str]") -> Path:
 
 
 @pytest.mark.parametrize("name", ["train_cam", "train_segmenter"])
-def test_a_killed_training_resumes_bit_for_bit(drawn: Path, tmp_path: Path, name: str) -> None:
+def test_killed_training_resumes_bit_for_bit(drawn: Path, tmp_path: Path, name: str) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
@@ -159,8 +159,8 @@ def test_a_killed_training_resumes_bit_for_bit(drawn: Path, tmp_path: Path, name
     assert list((broken / "checkpoints").glob("*/last.pt")) == []  # a finished training leaves no state
 
 
-def test_full_supervision_learns_from_the_true_masks(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
-    params, paths = trainer("train_segmenter", drawn, tmp_path)  # the true masks as if made of tags
+def test_full_supervision_uses_true_masks(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+    params, paths = trainer("train_segmenter", drawn, tmp_path)  # true masks in place of pseudo-masks
     write_params(params, train_segmenter__epochs=1)
     assert run_stage("train_segmenter", params, **paths) == 0
     full = tmp_path / "full"
@@ -179,7 +179,7 @@ def test_full_supervision_learns_from_the_true_masks(drawn: Path, tmp_path: Path
     assert not paths["segmenter"].exists()
 
 
-def test_training_learns_and_writes_its_curves(drawn: Path, tmp_path: Path) -> None:
+def test_train_cam_lowers_loss_and_writes_history(drawn: Path, tmp_path: Path) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
     write_params(params, train_cam__epochs=8, train_cam__adaptation__enabled=False)
     assert run_stage("train_cam", params, **paths) == 0
@@ -223,7 +223,7 @@ def test_plda_trains_cam_and_seam_in_mixed_precision(
     assert 0.5 < float(Cams(cams).read(entry.key).max()) <= 1
 
 
-def test_another_seed_gives_another_network(drawn: Path, tmp_path: Path) -> None:
+def test_seed_determines_network(drawn: Path, tmp_path: Path) -> None:
     networks = []
     for seed in (0, 1, 0):
         params, paths = trainer("train_cam", drawn, tmp_path)
@@ -233,7 +233,9 @@ def test_another_seed_gives_another_network(drawn: Path, tmp_path: Path) -> None
     assert networks[0] == networks[2] != networks[1]
 
 
-def test_a_second_process_is_kept_out(drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch) -> None:
+def test_second_training_process_is_refused(
+    drawn: Path, tmp_path: Path, refused: Refusal, monkeypatch
+) -> None:
     params, paths = trainer("train_cam", drawn, tmp_path)
     folders: list[Path] = []
     original = Checkpoint.__init__
@@ -256,7 +258,7 @@ def test_a_second_process_is_kept_out(drawn: Path, tmp_path: Path, refused: Refu
     finally:
         holder.kill()
         holder.communicate()
-    assert run_stage("train_cam", params, **paths) == 0  # the lock dies with its holder
+    assert run_stage("train_cam", params, **paths) == 0  # the lock is released when its process ends
 
 
 HOLD = """
@@ -269,7 +271,7 @@ with Checkpoint(Path(sys.argv[1])).locked():
 """
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_checkpoint_error_names_unwritable_path(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("")
     checkpoint = Checkpoint(tmp_path / "checkpoints/key")
     refusal = pytest.raises(InputError, match="key: cannot be written: a part of the path is a file")
@@ -277,7 +279,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_no_state_of_another_training_is_resumed(tmp_path: Path) -> None:
+def test_fingerprint_differs_between_trainings(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     file = tmp_path / "data" / "x"
     file.write_text("1")
@@ -290,7 +292,7 @@ def test_no_state_of_another_training_is_resumed(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_a_device_that_is_not_there(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+def test_missing_device_is_refused(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
     missing = next(
         d for d, there in (("mps", torch.backends.mps), ("cuda", torch.cuda)) if not there.is_available()
     )

@@ -1,4 +1,4 @@
-"""True masks of labelling tools: ids, colours, and what a mask can hardly be."""
+"""True masks of labelling tools: ids, colours, and warnings about implausible masks."""
 
 from pathlib import Path
 
@@ -45,19 +45,19 @@ def test_read_true_mask_reads_ids(image: Image.Image) -> None:
     assert np.array_equal(read, IDS)
 
 
-def test_read_true_mask_reads_a_palette_by_its_ids() -> None:
+def test_read_true_mask_reads_palette_ids() -> None:
     image = Image.fromarray(IDS)
     image.putpalette([7, 7, 7] * 256)
     assert np.array_equal(read_true_mask(encoded(image, "PNG"), SIZE, 2), IDS)
 
 
-def test_one_bit_is_the_only_class() -> None:
+def test_read_true_mask_reads_one_bit_masks() -> None:
     content = encoded(Image.fromarray(IDS == 1), "PNG")
     assert np.array_equal(read_true_mask(content, SIZE, 1), IDS == 1)
     assert set(np.unique(read_true_mask(content, SIZE, 2))) == {0, VOID}
 
 
-def test_voc_colours_are_the_published_ones() -> None:
+def test_voc_colours_match_published_values() -> None:
     assert VOC_COLOURS[15] == (192, 128, 128)  # person
     assert VOC_COLOURS[20] == (0, 64, 128)  # tvmonitor
 
@@ -80,13 +80,13 @@ def test_voc_colours_are_the_published_ones() -> None:
     ],
     ids=lambda value: "" if isinstance(value, bytes) else "_".join(value),
 )
-def test_what_a_mask_cannot_be_is_refused(content: bytes, words: list[str]) -> None:
+def test_read_true_mask_rejects_invalid_masks(content: bytes, words: list[str]) -> None:
     with pytest.raises(InputError) as error:
         read_true_mask(content, SIZE, 2)
     assert all(word in str(error.value) for word in words)
 
 
-def test_colours_of_classes_txt_are_read(photos: Photos, tmp_path: Path) -> None:
+def test_index_data_reads_mask_colours_of_classes_txt(photos: Photos, tmp_path: Path) -> None:
     (photos.folder / "classes.txt").write_text("background #ffffff\ncat #ff0000\ndog 0,0,255\n")
     mask = coloured({0: (255, 255, 255), 1: (255, 0, 0), 2: (0, 0, 255), VOID: (224, 224, 192)})
     (photos.folder / "a.png").write_bytes(encoded(mask, "PNG"))
@@ -94,7 +94,7 @@ def test_colours_of_classes_txt_are_read(photos: Photos, tmp_path: Path) -> None
     assert np.array_equal(read_mask(Archive(tmp_path / "images.zip").read("masks/a.png")), IDS)
 
 
-def test_a_mask_without_its_tags_is_doubted(photos: Photos, tmp_path: Path, capsys) -> None:
+def test_index_data_warns_about_mask_without_its_tags(photos: Photos, tmp_path: Path, capsys) -> None:
     for name, ids in (("a", (IDS == 1) * np.uint8(VOID)), ("c", (IDS == 1) * np.uint8(1))):
         (photos.folder / f"{name}.png").write_bytes(encoded(Image.fromarray(ids), "PNG"))
     photos.rows[2] = "c.jpg,val,dog,c.png"
@@ -106,7 +106,7 @@ def test_a_mask_without_its_tags_is_doubted(photos: Photos, tmp_path: Path, caps
     assert "line 4: field mask: c.png holds ids 0, 1, and none of its tags, 2 (dog)\n" in said
 
 
-def test_a_class_that_no_photo_has_is_doubted(photos: Photos, tmp_path: Path, capsys) -> None:
+def test_index_data_warns_about_untagged_class_in_mask(photos: Photos, tmp_path: Path, capsys) -> None:
     (photos.folder / "a.png").write_bytes(encoded(Image.fromarray(IDS), "PNG"))
     photos.rows[1:] = ["b.jpg,train,cat,", "c.jpg,val,cat,"]
     photos.write()
@@ -117,12 +117,14 @@ def test_a_class_that_no_photo_has_is_doubted(photos: Photos, tmp_path: Path, ca
     )
 
 
-def test_a_sound_mask_is_not_doubted(photos: Photos, tmp_path: Path, capsys) -> None:
+def test_index_data_does_not_warn_about_valid_mask(photos: Photos, tmp_path: Path, capsys) -> None:
     assert photos.index(tmp_path) == 0
     assert "field mask" not in capsys.readouterr().err
 
 
-def test_a_turned_photo_needs_an_upright_mask(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
+def test_index_data_requires_upright_mask_for_rotated_photo(
+    photos: Photos, tmp_path: Path, refused: Refusal
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     (photos.folder / "a.jpg").write_bytes(encoded(Image.new("RGB", SIZE), exif=exif.tobytes()))

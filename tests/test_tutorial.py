@@ -1,4 +1,4 @@
-"""The tutorial, followed to the letter: every command of docs/tutorial.md in a clone, from top to bottom."""
+"""The tutorial: every command of docs/tutorial.md runs in a clone, from top to bottom."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from test_engines import Tree
 from plda.__main__ import STAGES
 
 PAGE = ROOT / "docs" / "tutorial.md"
-# what a test cannot wait for, or download
+# replaces values that take too long or need a download
 SMALL = {
     "download_backbone": {name: {"name": "resnet10", "weights": "random"} for name in ("cams", "segmenter")},
     "compute": {"workers": 0},
@@ -29,7 +29,7 @@ SMALL = {
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` made in them; what is changed must be there."""
+    """Return `values` with `changes` applied; changed keys must exist."""
     assert set(changes) <= set(values)
     return values | {
         key: merged(values[key], change) if isinstance(change, dict) else change
@@ -39,11 +39,11 @@ def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, list[str]]:
-    """The clone after the last command, and what each of them printed."""
+    """Return the clone after the last command, and the output of each command."""
     tree = Tree(tmp_path_factory.mktemp("tutorial"))
     params = tree.folder / "params.yaml"
     setup, *rest = [block for block in read_blocks(PAGE) if block.kind in ("sh", "yaml")]
-    assert "make .venv/ready" in setup.text  # the environment that runs this test
+    assert "make .venv/ready" in setup.text  # replaced by the environment that runs this test
     printed = []
     for block in rest:
         if block.kind == "yaml":
@@ -54,7 +54,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, list[str]]
     return tree, printed
 
 
-def test_it_leads_from_photos_to_masks_and_a_network(followed: tuple[Tree, list[str]]) -> None:
+def test_tutorial_produces_masks_and_network(followed: tuple[Tree, list[str]]) -> None:
     tree, _ = followed
     photos = pd.read_csv(tree.folder / "photos/tags.csv")["image"]
     labelled = pd.read_csv(tree.folder / "labelled/summary.csv")["photo"]
@@ -65,7 +65,7 @@ def test_it_leads_from_photos_to_masks_and_a_network(followed: tuple[Tree, list[
     assert scores["predictions"]["miou"] > 0
 
 
-def test_what_comes_before_a_change_is_not_done_again(followed: tuple[Tree, list[str]]) -> None:
+def test_tutorial_change_reruns_only_later_stages(followed: tuple[Tree, list[str]]) -> None:
     tree, printed = followed
     ran = [
         [name for name in STAGES if re.search(rf"^{name}: ", text, flags=re.MULTILINE)] for text in printed
@@ -75,5 +75,5 @@ def test_what_comes_before_a_change_is_not_done_again(followed: tuple[Tree, list
     assert whole == [name for name in STAGES if name not in checked]
     after = whole[whole.index("make_masks") :]
     assert changed == after
-    # the last change of the page: maps, too, but no data
+    # the last change of the page also reruns the CAM stages, but not the data stages
     assert tree.snakemake_plan() == whole[whole.index("train_cam") :]

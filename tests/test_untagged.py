@@ -1,4 +1,4 @@
-"""Training photos that show none of the classes, and photos of which nobody knows what they show."""
+"""Training photos that show none of the classes, and photos with unknown tags."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ STAGES = (
 
 
 def run_pipeline(photos: Photos, out: Path, **changes: Any) -> None:
-    """Every stage from index_data to report."""
+    """Run every stage from index_data to report."""
     assert photos.index(out) == 0
     params = write_params(out / "params.yaml", source="folder", **changes)
     for stage in STAGES:
@@ -48,8 +48,8 @@ def run_pipeline(photos: Photos, out: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("classes", ["background\ncat\ndog\n", "background\ncat\n"], ids=["two", "one"])
-def test_pipeline_with_untagged_and_unknown_photos(photos: Photos, baseline: str, classes: str) -> None:
-    """`b` shows no class: its mask is background. `d` is unknown: not trained on, but labelled."""
+def test_pipeline_accepts_untagged_and_unknown_photos(photos: Photos, baseline: str, classes: str) -> None:
+    """`b` has no class, so its mask is background; `d` has unknown tags: labelled, but not trained on."""
     (photos.folder / "classes.txt").write_text(classes)
     (photos.folder / "d.jpg").write_bytes((photos.folder / "a.jpg").read_bytes())
     photos.rows = ["a.jpg,train,cat,a.png", "b.jpg,train,,", "c.jpg,val,,", "d.jpg,train,?,"]
@@ -76,7 +76,7 @@ def test_pipeline_with_untagged_and_unknown_photos(photos: Photos, baseline: str
     estimates = pd.read_csv(out / "estimates.csv")
     assert list(estimates["image"]) == [f"images/{name}.jpg" for name in "abcd"]
     assert estimates["expected_iou"].between(0, 100).all()
-    (expected,) = estimates["expected_iou"][estimates["image"] == "images/c.jpg"]  # of val alone
+    (expected,) = estimates["expected_iou"][estimates["image"] == "images/c.jpg"]  # only val counts
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics.pop("relabelled_masks")["miou"] >= 0
     assert metrics == {"estimate": {"expected_iou": expected}}
@@ -96,7 +96,9 @@ def test_pipeline_with_untagged_and_unknown_photos(photos: Photos, baseline: str
         ("b.jpg,train,cat;?,", ["line 3", "'?'"]),
     ],
 )
-def test_unknown_and_a_tag_together_are_refused(photos, tmp_path: Path, refused: Refusal, row, words) -> None:
+def test_index_data_rejects_unknown_together_with_tag(
+    photos, tmp_path: Path, refused: Refusal, row, words
+) -> None:
     photos.rows[1] = row
     photos.write()
     message = refused(photos.index, tmp_path / "out")
@@ -104,14 +106,14 @@ def test_unknown_and_a_tag_together_are_refused(photos, tmp_path: Path, refused:
 
 
 @pytest.mark.parametrize("tags", ["", "?"])
-def test_training_photos_without_any_tag_are_refused(photos, tmp_path: Path, refused: Refusal, tags) -> None:
+def test_index_data_rejects_training_set_without_tags(photos, tmp_path: Path, refused: Refusal, tags) -> None:
     photos.rows = [f"a.jpg,train,{tags},", f"b.jpg,train,{tags},", "c.jpg,val,dog,"]
     photos.write()
     assert "no training image has a tag" in refused(photos.index, tmp_path / "out")
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_an_untagged_batch_teaches_only_that_no_class_occurs(baseline: str) -> None:
+def test_untagged_batch_trains_only_with_tag_loss(baseline: str) -> None:
     torch.manual_seed(0)
     network = build_baseline(baseline, Backbone("resnet10"), 3)
     switches = Switches(0.6, 1.0, "constant", "stage4", 1.0, "none", 1, False, 0.0)

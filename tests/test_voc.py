@@ -1,4 +1,4 @@
-"""VOC 2012 and SBD, drawn small: which images, tags and masks are read, and what is refused."""
+"""Drawn VOC 2012 and SBD: images, tags and masks that are read, and rejected inputs."""
 
 import io
 import shutil
@@ -24,7 +24,7 @@ XML = "<annotation><object><name>{}</name></object></annotation>"
 
 
 class Unpacked:
-    """The drawn archives as folders, right until a test spoils a file."""
+    """The drawn archives as valid folders; a test may corrupt a file."""
 
     def __init__(self, drawn: DrawnVoc, folder: Path) -> None:
         self.drawn, self.folder = drawn, folder
@@ -43,7 +43,7 @@ class Unpacked:
 
 
 class Memory(Packed):
-    """An archive that is nowhere."""
+    """An archive in memory."""
 
     def __init__(self, path: str, files: dict[str, bytes]) -> None:
         self.path, self.files = Path(path), files
@@ -76,14 +76,14 @@ def ids(rows: list[Row], split: str) -> list[str]:
     return [Path(row.image).stem for row in rows if row.split == split]
 
 
-def test_the_class_list_is_vocs() -> None:
+def test_classes_match_voc() -> None:
     assert len(CLASSES) == 21
     assert list(CLASSES[1:]) == sorted(CLASSES[1:])
     known = {0: "background", 1: "aeroplane", 8: "cat", 12: "dog", 15: "person", 20: "tvmonitor"}
     assert {number: CLASSES[number] for number in known} == known
 
 
-def test_lists_tags_and_masks_are_the_expected_ones(drawn: DrawnVoc, sbd: Packed) -> None:
+def test_read_voc_gives_expected_lists_tags_and_masks(drawn: DrawnVoc, sbd: Packed) -> None:
     source = read_voc(Packed(drawn.devkit), sbd, Packed(drawn.test), drawn.counts)
     assert source.classes == CLASSES
     rows = list(source.rows)
@@ -105,8 +105,8 @@ def test_lists_tags_and_masks_are_the_expected_ones(drawn: DrawnVoc, sbd: Packed
             assert row.origin == f"VOCtrainval_11-May-2012.tar: {name}"
 
 
-def test_the_drawn_lists_overlap_in_all_ways(drawn: DrawnVoc) -> None:
-    """Or else the test above shows little."""
+def test_draw_voc_lists_overlap_in_all_ways(drawn: DrawnVoc) -> None:
+    """Otherwise the test above would show little."""
     train, val, first, second = (
         set(drawn.lists[k]) for k in ("voc_train", "voc_val", "sbd_train", "sbd_val")
     )
@@ -123,22 +123,22 @@ def test_the_drawn_lists_overlap_in_all_ways(drawn: DrawnVoc) -> None:
     assert not any(VOID in drawn.masks[name] for name in aug - train)
 
 
-def test_without_the_test_archive(drawn: DrawnVoc, sbd: Packed) -> None:
+def test_read_voc_works_without_test_archive(drawn: DrawnVoc, sbd: Packed) -> None:
     rows = list(read_voc(Packed(drawn.devkit), sbd, None, drawn.counts).rows)
     assert {row.split for row in rows} == {"train", "val"}
 
 
-def test_the_checks_find_nothing_wrong(drawn: DrawnVoc, sbd: Packed) -> None:
+def test_read_voc_rows_pass_checks(drawn: DrawnVoc, sbd: Packed) -> None:
     source = read_voc(Packed(drawn.devkit), sbd, None, drawn.counts)
     checker = Checker(source, None)
     checked = [checker.check(row) for row in source.rows]
     checker.finish()
     for entry, files in checked:
-        assert files[entry.image].startswith(b"\xff\xd8\xff")  # the photo itself, not encoded anew
+        assert files[entry.image].startswith(b"\xff\xd8\xff")  # the original JPEG, not encoded again
         assert np.array_equal(read_mask(files[entry.mask]), drawn.masks[Path(entry.key).name])
 
 
-def test_rows_are_read_one_at_a_time(drawn: DrawnVoc, sbd: Packed) -> None:
+def test_read_voc_reads_rows_lazily(drawn: DrawnVoc, sbd: Packed) -> None:
     read: list[str] = []
 
     class Watched(Packed):
@@ -156,7 +156,7 @@ def test_rows_are_read_one_at_a_time(drawn: DrawnVoc, sbd: Packed) -> None:
 
 @pytest.mark.parametrize("named", ["VOCdevkit", "VOCdevkit/VOC2012"])
 @pytest.mark.parametrize("extra", ["benchmark_RELEASE", "benchmark_RELEASE/dataset"])
-def test_folders_of_a_users(unpacked: Unpacked, named: str, extra: str) -> None:
+def test_read_voc_accepts_user_folders(unpacked: Unpacked, named: str, extra: str) -> None:
     older = unpacked.folder / "voc" / "VOCdevkit" / "VOC2007" / SETS
     older.mkdir(parents=True)
     (older / "train.txt").write_text("000032\n")
@@ -168,7 +168,7 @@ def test_folders_of_a_users(unpacked: Unpacked, named: str, extra: str) -> None:
     assert all(np.array_equal(read_mask(r.mask), drawn.masks[Path(r.image).stem]) for r in rows)
 
 
-def test_both_archives_unpacked_into_one_folder(unpacked: Unpacked) -> None:
+def test_read_voc_accepts_archives_in_one_folder(unpacked: Unpacked) -> None:
     drawn = unpacked.drawn
     extract(drawn.test, unpacked.folder / "test", limit=LIMIT)
     shutil.copytree(unpacked.folder / "test" / DEVKIT, unpacked.voc, dirs_exist_ok=True)
@@ -177,10 +177,10 @@ def test_both_archives_unpacked_into_one_folder(unpacked: Unpacked) -> None:
     assert ids(rows, "test") == drawn.lists["test"]
 
 
-def test_a_tar_does_not_depend_on_the_working_folder(
+def test_packed_tar_ignores_working_folder(
     drawn: DrawnVoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where someone has a link to a data set of the same name."""
+    """The working folder has a link with the name of the archive's top folder."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "VOCdevkit").symlink_to(tmp_path)
     before = Packed(drawn.devkit).names()
@@ -188,7 +188,7 @@ def test_a_tar_does_not_depend_on_the_working_folder(
     assert Packed(drawn.devkit).names() == before
 
 
-def test_tags_are_the_classes_of_all_objects(unpacked: Unpacked) -> None:
+def test_read_voc_tags_classes_of_all_objects(unpacked: Unpacked) -> None:
     name = unpacked.drawn.lists["trainaug"][0]
     (unpacked.voc / f"Annotations/{name}.xml").write_text(
         "<annotation><source><name>boat</name></source><name>bus</name>"
@@ -199,7 +199,7 @@ def test_tags_are_the_classes_of_all_objects(unpacked: Unpacked) -> None:
     assert unpacked.read()[0].tags == ("sofa", "cow")
 
 
-def test_counts_that_nobody_names_may_be_any(unpacked: Unpacked) -> None:
+def test_read_voc_checks_only_given_counts(unpacked: Unpacked) -> None:
     voc, sbd = Packed(unpacked.voc), Packed(unpacked.sbd)
     assert len(list(read_voc(voc, sbd, None, {}).rows)) == 12
     with pytest.raises(InputError, match=f"{SETS}/val.txt: lists 4 images, 1449 were expected"):
@@ -216,38 +216,38 @@ def test_counts_that_nobody_names_may_be_any(unpacked: Unpacked) -> None:
         ("trainaug", "sbd: their lists make"),
     ],
 )
-def test_a_list_of_another_length(unpacked: Unpacked, count: str, file: str) -> None:
+def test_read_voc_rejects_list_of_another_length(unpacked: Unpacked, count: str, file: str) -> None:
     there = unpacked.drawn.counts[count]
     message = unpacked.refusal(**{count: there + 1})
     assert f"{file} {there} " in message
     assert f"images, {there + 1} were expected: this is not the published archive" in message
 
 
-def test_a_test_list_of_another_length(drawn: DrawnVoc, sbd: Packed) -> None:
+def test_read_voc_rejects_test_list_of_another_length(drawn: DrawnVoc, sbd: Packed) -> None:
     with pytest.raises(
         InputError, match=f"test.tar: {DEVKIT}/{SETS}/test.txt: lists 2 images, 3 were expected"
     ):
         read_voc(Packed(drawn.devkit), sbd, Packed(drawn.test), drawn.counts | {"test": 3})
 
 
-def test_an_image_twice_in_a_list(unpacked: Unpacked) -> None:
+def test_read_voc_rejects_duplicate_in_list(unpacked: Unpacked) -> None:
     names = unpacked.drawn.lists["sbd_val"]
     (unpacked.sbd / "val.txt").write_bytes(lines([*names, names[0]]))
     assert unpacked.refusal() == f"{unpacked.folder}/sbd: {SBD}/val.txt: lists {names[0]} 2 times"
 
 
-def test_a_list_that_is_no_text(unpacked: Unpacked) -> None:
+def test_read_voc_rejects_list_that_is_not_text(unpacked: Unpacked) -> None:
     (unpacked.sbd / "val.txt").write_bytes(b"\xff\xfe2007")
     assert f"{unpacked.folder}/sbd: {SBD}/val.txt: is no list of images" in unpacked.refusal()
 
 
-def test_spaces_and_empty_lines_do_not_count(unpacked: Unpacked) -> None:
+def test_read_voc_ignores_spaces_and_empty_lines(unpacked: Unpacked) -> None:
     names = unpacked.drawn.lists["voc_train"]
     (unpacked.voc / SETS / "train.txt").write_text("\n".join(f" {name} \r" for name in names) + "\n\n")
     assert ids(unpacked.read(), "train") == unpacked.drawn.lists["trainaug"]
 
 
-def test_lists_that_are_nowhere_or_everywhere(unpacked: Unpacked) -> None:
+def test_read_voc_rejects_missing_or_ambiguous_lists(unpacked: Unpacked) -> None:
     voc = Packed(unpacked.voc)
     with pytest.raises(InputError, match=f"VOC2012: holds no {SETS}/test.txt"):
         read_voc(voc, Packed(unpacked.sbd), voc, {})
@@ -256,22 +256,22 @@ def test_lists_that_are_nowhere_or_everywhere(unpacked: Unpacked) -> None:
         read_voc(voc, Packed(unpacked.voc), None, {})
     shutil.copytree(unpacked.sbd / "cls", unpacked.sbd / "mine")
     (unpacked.sbd / "mine" / "train.txt").touch()
-    assert read_voc(voc, Packed(unpacked.sbd), None, unpacked.drawn.counts)  # what the user named comes first
+    assert read_voc(voc, Packed(unpacked.sbd), None, unpacked.drawn.counts)  # the named folder has priority
     (unpacked.sbd / "val.txt").unlink()
     assert f"/sbd: holds no {SBD}/val.txt: this is not the published archive" in unpacked.refusal()
 
 
 @pytest.mark.parametrize("kind", ["JPEGImages/{}.jpg", "Annotations/{}.xml", "SegmentationClass/{}.png"])
-def test_a_file_of_vocs_is_missing(unpacked: Unpacked, kind: str) -> None:
+def test_read_voc_names_missing_voc_file(unpacked: Unpacked, kind: str) -> None:
     file = kind.format(unpacked.drawn.lists["voc_val"][1])
     (unpacked.voc / file).unlink()
     assert f"{unpacked.folder}/voc: holds no {DEVKIT}/{file}: " in unpacked.refusal()
 
 
-def test_a_file_of_sbds_is_missing(unpacked: Unpacked) -> None:
+def test_read_voc_names_missing_sbd_file(unpacked: Unpacked) -> None:
     lists = unpacked.drawn.lists
     both = min({*lists["sbd_train"]} & {*lists["voc_train"]})
-    (unpacked.sbd / f"cls/{both}.mat").unlink()  # where VOC has a mask, SBD's is not asked for
+    (unpacked.sbd / f"cls/{both}.mat").unlink()  # SBD's mask is not needed where VOC has one
     unpacked.read()
     name = min({*lists["sbd_train"], *lists["sbd_val"]} - {*lists["voc_train"], *lists["voc_val"]})
     (unpacked.sbd / f"cls/{name}.mat").unlink()
@@ -299,7 +299,7 @@ def test_a_file_of_sbds_is_missing(unpacked: Unpacked) -> None:
         ),
     ],
 )
-def test_an_annotation_that_is_none(unpacked: Unpacked, content: str, words: str) -> None:
+def test_read_voc_rejects_invalid_annotation(unpacked: Unpacked, content: str, words: str) -> None:
     file = f"Annotations/{unpacked.drawn.lists['voc_val'][0]}.xml"
     for code in ("utf-8", "utf-16") if "DOCTYPE" in content else ("utf-8",):
         (unpacked.voc / file).write_bytes(content.encode(code))
@@ -307,8 +307,8 @@ def test_an_annotation_that_is_none(unpacked: Unpacked, content: str, words: str
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_mask_with_other_types_of_numbers(unpacked: Unpacked, compressed: bool) -> None:
-    """MATLAB's own type does not matter as long as every id is one."""
+def test_read_voc_accepts_masks_of_other_number_types(unpacked: Unpacked, compressed: bool) -> None:
+    """MATLAB's number type does not matter as long as every value is an id."""
     name = "2009_000002"
     mask = unpacked.drawn.masks[name]
     for kind in (np.int32, np.uint16, np.float64):
@@ -333,14 +333,14 @@ def test_a_mask_with_other_types_of_numbers(unpacked: Unpacked, compressed: bool
         (mat("GTcls", {"Segmentation": np.ones((0, 4))}), "must hold class ids, (H, W), is (0, 4)"),
     ],
 )
-def test_a_mask_of_sbds_that_is_none(unpacked: Unpacked, content: bytes, words: str) -> None:
+def test_read_voc_rejects_invalid_sbd_mask(unpacked: Unpacked, content: bytes, words: str) -> None:
     (unpacked.sbd / "cls/2009_000002.mat").write_bytes(content)
     place = f"{unpacked.folder}/sbd: {SBD}/cls/2009_000002.mat: field GTcls.Segmentation: "
     assert f"{place}{words}" in unpacked.refusal()
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_damage_to_a_mask_never_gives_more_than_a_refusal() -> None:
+def test_read_voc_reports_any_damage_to_sbd_mask() -> None:
     rng = np.random.default_rng(0)
     content = class_mat(np.tile(np.arange(21, dtype=np.uint8), (40, 3)))
     assert len(content) > 600
@@ -361,15 +361,15 @@ def test_damage_to_a_mask_never_gives_more_than_a_refusal() -> None:
 
 
 def one_image(sbd: Memory) -> Iterator[Row]:
-    """The rows of a data set whose one training image, a, has its mask from `sbd`."""
+    """Return the rows of a data set with one training image, `a`, whose mask is in `sbd`."""
     voc = {f"{SETS}/train.txt": b"", f"{SETS}/val.txt": b"", "JPEGImages/a.jpg": b"jpg"}
     voc["Annotations/a.xml"] = XML.format("cat").encode()
     sbd.files |= {"dataset/train.txt": b"a", "dataset/val.txt": b""}
     return iter(read_voc(Memory("voc", voc), sbd, None, {}).rows)
 
 
-def test_any_lists_are_joined_by_the_rule() -> None:
-    """Train is all that has a mask but for VOC's val; VOC's masks come first; nothing is there twice."""
+def test_read_voc_joins_arbitrary_lists() -> None:
+    """Train has all images with a mask except VOC's val; VOC's masks have priority; no image occurs twice."""
     pool = [f"2007_{i:06}" for i in range(12)]
     sbd_mask = class_mat(np.full((2, 2), 7, np.uint8))
     png = io.BytesIO()

@@ -1,4 +1,4 @@
-"""First weights: drawn, from a server on loopback, or a file; checksums. From a hub: test_hub.py."""
+"""Initial weights: random, from a loopback server or a local file; checksums. The hub: test_hub.py."""
 
 import functools
 import hashlib
@@ -43,7 +43,7 @@ def fetch(tmp_path: Path, **weights: str) -> int:
     )
 
 
-def test_download_and_local_file_give_the_same(server: tuple[str, Path], tmp_path: Path) -> None:
+def test_download_and_local_file_give_same_weights(server: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = server
     file = folder / "resnet10.pth"
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -58,7 +58,9 @@ def test_download_and_local_file_give_the_same(server: tuple[str, Path], tmp_pat
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cams.pt", "origins.json", "segmenter.pt"]
 
 
-def test_what_cannot_be_had_is_refused(server: tuple[str, Path], tmp_path: Path, refused: Refusal) -> None:
+def test_download_backbone_rejects_invalid_weights(
+    server: tuple[str, Path], tmp_path: Path, refused: Refusal
+) -> None:
     url, folder = server
     (folder / "cut.pth").write_bytes((folder / "resnet10.pth").read_bytes()[:5000])
     torch.save(timm.create_model("mobilenetv2_100").state_dict(), folder / "other.pth")
@@ -83,7 +85,7 @@ def test_what_cannot_be_had_is_refused(server: tuple[str, Path], tmp_path: Path,
         assert not (tmp_path / "out" / "cams.pt").exists()
 
 
-def test_drawn_weights_follow_the_seed(tmp_path: Path) -> None:
+def test_random_weights_depend_on_seed(tmp_path: Path) -> None:
     kept = []
     for seed in (0, 0, 1):
         params = write_params(tmp_path / "params.yaml", seed=seed)

@@ -1,4 +1,4 @@
-"""The copies that must agree: dvc.yaml, the rules, the functions, the params, the code that runs."""
+"""Consistency of dvc.yaml, the rules, the stage functions, the params and the code."""
 
 import ast
 import os
@@ -26,7 +26,7 @@ from workflow.photos import fingerprint
 from workflow.runs import compared, read_runs
 from workflow.stages import Stage, fill_stages, upstream
 
-PLACE = "compute"  # says where a stage runs, not what it computes, so no engine reruns it for that
+PLACE = "compute"  # where a stage runs; it does not change results, so no engine reruns a stage for it
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def stages() -> dict[str, Stage]:
     return read_runs(ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / "ablations.yaml")["main"]
 
 
-def test_stages_functions_and_sections_have_the_same_names(stages: dict[str, Stage]) -> None:
+def test_stages_functions_and_sections_have_same_names(stages: dict[str, Stage]) -> None:
     files = {p.stem for p in (ROOT / "plda" / "stages").glob("*.py")} - {"__init__"}
     assert list(stages) == list(STAGES)
     assert set(stages) == files
     assert set(Params.model_fields) - {"source", "seed", PLACE} <= set(stages)
 
 
-def test_a_use_of_a_network_is_no_stage() -> None:
+def test_uses_are_not_stages() -> None:
     assert not set(USES) & set(STAGES)
     for name in USES:
         tree = ast.parse((ROOT / "plda" / "use" / f"{name}.py").read_text())
@@ -49,7 +49,7 @@ def test_a_use_of_a_network_is_no_stage() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_command_says_what_its_function_takes(stages: dict[str, Stage], name: str) -> None:
+def test_command_flags_match_function_arguments(stages: dict[str, Stage], name: str) -> None:
     function, words = stage_function(name), shlex.split(stages[name].command)
     assert words[:6] == ["python", "-m", "plda", name, "--params", "params.yaml"]
     flags = [word.removeprefix("--").replace("-", "_") for word in words[6::2]]
@@ -60,19 +60,19 @@ def test_a_command_says_what_its_function_takes(stages: dict[str, Stage], name: 
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_path_of_a_command_is_an_input_or_an_output(stages: dict[str, Stage], name: str) -> None:
+def test_command_paths_are_inputs_or_outputs(stages: dict[str, Stage], name: str) -> None:
     stage = stages[name]
     words = shlex.split(stage.command)
     named = dict(zip(words[6::2], words[7::2], strict=True))
-    named.pop("--checkpoints", None)  # what a killed training left: deliberately neither
+    named.pop("--checkpoints", None)  # state of a killed training: neither input nor output
     data = {path for path in stage.inputs if not path.startswith("plda/")}
-    inside = {path for path in data if str(Path(path).parent) in data}  # tables of a folder that is named
+    inside = {path for path in data if str(Path(path).parent) in data}  # tables in a folder that is an input
     assert set(named.values()) == (data - inside) | set(stage.outputs)
     assert not data & set(stage.outputs)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_the_code_a_stage_runs_is_among_its_inputs(stages: dict[str, Stage], name: str) -> None:
+def test_stage_inputs_contain_its_code(stages: dict[str, Stage], name: str) -> None:
     code = [path for path in stages[name].inputs if path.startswith("plda/")]
     assert code == code_of(name, ROOT), "run `make deps`"
 
@@ -89,11 +89,11 @@ def test_the_code_a_stage_runs_is_among_its_inputs(stages: dict[str, Stage], nam
         "report/page.py": "report",
     }.items(),
 )
-def test_only_the_stages_that_use_a_file_depend_on_it(file: str, dependent: str) -> None:
+def test_only_stages_that_use_a_file_depend_on_it(file: str, dependent: str) -> None:
     assert [name for name in STAGES if f"plda/{file}" in code_of(name, ROOT)] == dependent.split()
 
 
-def test_make_deps_writes_the_code_and_nothing_else() -> None:
+def test_with_code_updates_only_code_dependencies() -> None:
     text = (ROOT / "dvc.yaml").read_text()
     stale = re.sub(r"^      - plda/(data|files).*\n", "", text, flags=re.M)
     stale = stale.replace("    deps:\n", "    deps:\n      - plda/gone.py\n")
@@ -101,7 +101,7 @@ def test_make_deps_writes_the_code_and_nothing_else() -> None:
     assert with_code(stale, ROOT) == text
 
 
-def test_the_page_of_all_params_is_up_to_date() -> None:
+def test_params_page_is_up_to_date() -> None:
     assert PAGE.read_text() == page(), "run `python -m docs.params`"
 
 
@@ -109,7 +109,7 @@ ROOMS = ["compute", "adaptation", "masks", "models", "data", "scoring", "trainin
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_imports_go_one_way(room: str) -> None:
+def test_imports_follow_package_layers(room: str) -> None:
     beneath = {
         "compute": {"compute"},
         "data": {"data"},
@@ -130,14 +130,14 @@ def test_imports_go_one_way(room: str) -> None:
                     assert rest.split(".")[0] in beneath, f"{file} imports {node.module}"
 
 
-def test_the_method_knows_no_files_params_or_devices() -> None:
+def test_adaptation_uses_no_files_params_or_devices() -> None:
     for file in (ROOT / "plda" / "adaptation").glob("*.py"):
         text = file.read_text()
         for word in ("plda.params", "pathlib", "cuda", "open("):
             assert word not in text, f"{file}: {word}"
 
 
-def test_our_reading_of_dvc_yaml_is_dvcs(stages: dict[str, Stage]) -> None:
+def test_read_runs_matches_dvc(stages: dict[str, Stage]) -> None:
     theirs = {}
     with Repo(str(ROOT)) as repo:
         for stage in repo.index.stages:
@@ -165,7 +165,7 @@ def test_our_reading_of_dvc_yaml_is_dvcs(stages: dict[str, Stage]) -> None:
 
 
 def planned(target: str) -> dict[tuple[str, str], tuple[set[str], set[str], str]]:
-    """Snakemake's own account of every job, had all to be done: (rule, run) to inputs, outputs, command."""
+    """Return Snakemake's plan of all jobs: (rule, run) to inputs, outputs and command."""
     plan = subprocess.run(
         [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--printshellcmds", target],
         cwd=ROOT,
@@ -185,16 +185,16 @@ def planned(target: str) -> dict[tuple[str, str], tuple[set[str], set[str], str]
 
 def as_planned(stage: Stage) -> tuple[set[str], set[str], str]:
     command = f"{stage.command} 2>&1 | tee -i logs/{stage.run}/{stage.name}.log"
-    if "--checkpoints" in stage.command:  # it trains
+    if "--checkpoints" in stage.command:  # a training stage
         command = f"trap '' TERM; {command}"
     return set(stage.inputs), set(stage.outputs), command
 
 
-def test_the_rules_are_the_stages(stages: dict[str, Stage]) -> None:
+def test_rules_match_stages(stages: dict[str, Stage]) -> None:
     assert planned("all") == {(s.name, "main"): as_planned(s) for s in stages.values()}
 
 
-def test_the_rules_are_the_stages_of_every_run() -> None:
+def test_rules_match_stages_of_every_run() -> None:
     runs = read_runs(ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / "ablations.yaml")
     expected = {}
     for made in compared(runs, read_ablations(ROOT / "ablations.yaml")).values():
@@ -202,28 +202,28 @@ def test_the_rules_are_the_stages_of_every_run() -> None:
     assert planned("ablations") == expected
 
 
-def test_values_come_from_params_yaml_alone() -> None:
+def test_snakemake_rejects_config_values() -> None:
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--config", "seed=1"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1
     assert "values are set in params.yaml" in run.stdout + run.stderr
 
 
-def test_every_preset_is_a_whole_params_file() -> None:
+def test_presets_are_complete_params_files() -> None:
     presets = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
     assert presets
     for preset in presets:
         read_params(preset)
 
 
-def test_the_picture_in_the_readme_shows_the_rules(stages: dict[str, Stage]) -> None:
+def test_rulegraph_contains_all_rules(stages: dict[str, Stage]) -> None:
     picture = (ROOT / "docs" / "rulegraph.svg").read_text()
     for name in stages:
         assert f">{name}</text>" in picture, "run `make rulegraph`"
 
 
-def test_a_change_of_results_is_not_hidden_from_git() -> None:
-    """Metrics, tables and curves of the run `main` belong in git; all else there is DVC's."""
+def test_git_ignores_only_outputs_cached_by_dvc() -> None:
+    """Metrics, tables and curves of the run `main` belong in git, all other outputs in DVC."""
     with Repo(str(ROOT)) as repo:
         outputs = {o.def_path: o.use_cache for s in repo.index.stages for o in s.outs}
     for path, cached in outputs.items():
@@ -231,19 +231,19 @@ def test_a_change_of_results_is_not_hidden_from_git() -> None:
         assert ignored == cached, path
 
 
-def test_stage_modules_are_imported_only_when_needed() -> None:
+def test_stage_modules_are_imported_lazily() -> None:
     code = "import sys, plda.__main__; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
 
 
-def test_paths_stand_in_dvc_yaml_alone() -> None:
+def test_result_paths_occur_only_in_dvc_yaml() -> None:
     for file in [*(ROOT / "plda").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk")]:
         assert not re.search("results/.*/", file.read_text()), f"{file} names a path of a stage's result"
 
 
-def test_a_path_of_dvc_yaml_names_the_run_and_the_stage(stages: dict[str, Stage]) -> None:
-    """Else another run's stage would read or write a file of `main`."""
+def test_dvc_yaml_paths_contain_run_and_stage(stages: dict[str, Stage]) -> None:
+    """Otherwise a stage of another run would read or write a file of `main`."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     paths = [path for group in content["vars"] for path in group.values()]
     assert "results/" not in yaml.safe_dump(content["stages"]), "paths stand in vars"
@@ -252,20 +252,20 @@ def test_a_path_of_dvc_yaml_names_the_run_and_the_stage(stages: dict[str, Stage]
         assert all(path.startswith(f"results/main/{stage.name}/") for path in stage.outputs)
 
 
-def test_a_stage_stands_after_those_it_reads(stages: dict[str, Stage]) -> None:
+def test_stages_follow_those_they_read(stages: dict[str, Stage]) -> None:
     names = list(stages)
     for name, stage in stages.items():
         assert all(names.index(before) < names.index(name) for before in upstream(stage, stages))
 
 
-def test_command_must_not_name_a_value_of_params() -> None:
+def test_command_must_not_reference_params() -> None:
     declaration = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     declaration["stages"]["index_data"]["cmd"] += " --folder ${index_data.folder}"
     with pytest.raises(InputError, match=r"stages\.index_data\.cmd: \$\{index_data\.folder\} must be"):
         fill_stages(declaration, yaml.safe_load((ROOT / "params.yaml").read_text()))
 
 
-def test_fingerprint_follows_the_named_files(photos: Photos) -> None:
+def test_fingerprint_depends_on_listed_files(photos: Photos) -> None:
     def changed() -> str:
         fingerprint.cache_clear()
         return fingerprint(photos.folder)
@@ -293,7 +293,7 @@ HOLD = "import sys; from workflow import locks; locks.hold(False); print(flush=T
     ("user", "alive", "removed"),
     [("", False, True), ("", True, False), ("elsewhere", False, False), ("cluster", False, False)],
 )
-def test_locks_are_removed_only_where_nobody_is_alive(
+def test_locks_are_removed_only_without_live_process(
     tmp_path: Path, user: str, alive: bool, removed: bool
 ) -> None:
     notes = tmp_path / ".snakemake/locks"
