@@ -198,7 +198,7 @@ def test_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> None:
 
 
 def test_shows_what_is_expected_of_masks(page: Page) -> None:
-    assert "expected IoU 48.0, an estimate without masks" in page.text
+    assert "expected IoU 48.0, an estimate without true masks" in page.text
     assert "its rank correlation with the IoU of unseen images is 1.00" in page.text
     rows = page.all("article")
     assert [row["data-expected"] for row in rows] == ["55.0", "48.0", "", ""]
@@ -218,13 +218,13 @@ def test_a_mask_that_the_table_lacks_is_named(inputs: dict[str, Path], tmp_path:
 
 
 def test_says_what_the_segmentation_network_learnt_from(inputs: dict[str, Path], page: Page) -> None:
-    claims = ("what the segmentation network learnt from", "as if they were true", "never to train")
+    claims = ("made from tags, to train", "as if they were true", "never to train")
     assert all(claim in page.text for claim in claims)
     full = make_page(
         inputs | {"page": inputs["page"].with_name("full")}, train_segmenter__supervision="masks"
     )
     assert not any(claim in full.text for claim in claims)
-    assert "learnt from the true masks of the training images" in full.text
+    assert "is trained on the true masks of the training images" in full.text
 
 
 def test_the_boundary_network_is_among_the_trainings(
@@ -295,11 +295,11 @@ def test_a_small_thing_is_not_nothing(inputs: dict[str, Path], tmp_path: Path) -
     masks = tmp_path / "masks"
     shutil.copytree(inputs["predictions"], masks)
     ids = np.zeros((SIZE, SIZE), np.uint8)
-    for pixels, words in ((0, "prediction: nothing"), (5, "<1 %"), (100, "4 %")):
+    for pixels, words in ((0, "prediction: background only"), (5, "<1 %"), (100, "4 %")):
         ids.flat[:pixels] = 1
         write_mask(masks, first, ids)
         text = make_page({**inputs, "predictions": masks, "page": tmp_path / "page.html"}, 2).text
-        assert words in text and ("prediction: nothing" in text) == (not pixels)
+        assert words in text and ("prediction: background only" in text) == (not pixels)
 
 
 def test_masks_are_in_the_palette(inputs: dict[str, Path], page: Page) -> None:
@@ -313,7 +313,7 @@ def test_without_true_masks(tmp_path: Path) -> None:
     page = make_page(write_inputs(tmp_path, scored=False))
     assert "Nothing is scored on this page" in page.text
     assert page.text.count("not scored") == 3 and "mIoU" not in page.text
-    assert "not scoredexpected IoU 48.0, an estimate without masks" in page.text
+    assert "not scoredexpected IoU 48.0, an estimate without true masks" in page.text
     assert len(page.all("svg", role="img")) == 4  # loss, learning rate, source and target, reversal
     assert len(page.all("article")) == 4
     assert [option["value"] for option in page.all("option")][-2:] == ["", "unsure"]
@@ -328,7 +328,7 @@ def test_without_true_masks_the_worst_are_those_of_lowest_expected_iou(tmp_path:
 
 
 def test_says_what_was_run(inputs: dict[str, Path], page: Page) -> None:
-    assert "creatures, drawn by this project: 5 to train on, 3 kept aside" in page.text
+    assert "creatures, drawn by this project: 5 for training, 3 for validation" in page.text
     assert "abacus, 32 precision; Linux, Python 3, PyTorch 2" in page.text
     assert f"plda {plda.__version__}" in page.text and "seed 0" in page.text
     # nested names have a place to break after each dot, which is no text
