@@ -1,18 +1,18 @@
-# The two commands of the README are `make` and `make check`; the rest is for daily work.
+# The main commands are `make` and `make check`; the others are for development.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 OPTIONAL := crf slurm export ssh
-TAKES_crf := ; to compile it takes Debian's g++ and python3-dev, or the like
+TAKES_crf := ; it is compiled, which requires a C++ compiler and Python's headers (Debian: g++, python3-dev)
 
 .PHONY: run check lint test cluster package $(OPTIONAL) deps adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
-run: .venv/ready ## set up, run the pipeline on what params.yaml says, print the scores
+run: .venv/ready ## set up the environment, run the pipeline with params.yaml, print the scores
 	snakemake --cores all --quiet host reason rules
 	@echo && cat results/main/evaluate/summary.md && echo && echo "Open results/main/report/report.html"
 
-check: lint test cluster ## everything that must hold before a change lands
+check: lint test cluster ## all checks that must pass before a change is merged
 
 lint: .venv/ready
 	ruff check .
@@ -24,42 +24,42 @@ lint: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 pytest -n 2 -m "not cluster and not slow"
 
-cluster: .venv/ready ## the pipeline on a Slurm of two nodes, results shared over SSH; skipped where there is none to start
+cluster: .venv/ready ## test the pipeline on a two-node Slurm cluster, and sharing over SSH; skipped if it cannot be started
 	OMP_NUM_THREADS=1 pytest -m cluster -rs
 
-package: .venv/ready ## what users of `pip install .` get, in a folder of its own
+package: .venv/ready ## install the package as `pip install .` does, into a separate folder, and try it
 	rm -rf build/package && uv pip install --quiet --no-deps --target build/package .
 	test -f build/package/plda/report/page.html.j2
 	cd build && PYTHONPATH=package package/bin/plda --version && PYTHONPATH=package package/bin/plda --help
 
-$(OPTIONAL): .venv/ready ## the extras of pyproject.toml, which says what each is for
+$(OPTIONAL): .venv/ready ## install an extra of pyproject.toml, which explains what each is for
 	uv pip install --quiet --compile-bytecode --require-hashes --build-constraints locks/requirements.lock -r locks/$@.lock || \
 		{ echo "locks/$@.lock could not be installed$(TAKES_$@)"; exit 1; }
 
-deps: .venv/ready ## after a change of imports: the code of each stage, into dvc.yaml
+deps: .venv/ready ## after a change of imports: write the code of each stage into dvc.yaml
 	python -m workflow.code
 
-adopt-dvc: .venv/ready ## after Snakemake ran: DVC records the results and skips the stages
+adopt-dvc: .venv/ready ## after a Snakemake run: record the results in DVC, so that it skips the stages
 	@snakemake --dry-run 2>&1 | grep "Nothing to be done" > /dev/null || \
 		{ echo "Snakemake has work left: run 'snakemake --cores all' first"; exit 1; }
 	dvc commit --force --no-relink > /dev/null # links to DVC's cache would have new times
 
-adopt-snakemake: .venv/ready ## after DVC ran: Snakemake takes the results as they are
+adopt-snakemake: .venv/ready ## after a DVC run: mark the results as up to date for Snakemake
 	@dvc status --quiet || { echo "DVC has work left: run 'dvc repro' first"; exit 1; }
 	snakemake --touch --cores 1 --quiet all
 
-adopt-ablations: .venv/ready ## after `snakemake ablations` ran: DVC knows each run as an experiment of its name
+adopt-ablations: .venv/ready ## after `snakemake ablations`: save each run as a DVC experiment with its name
 	@snakemake --dry-run ablations 2>&1 | grep "Nothing to be done" > /dev/null || \
 		{ echo "Snakemake has work left: run 'snakemake --cores all ablations' first"; exit 1; }
 	python -m workflow.experiments
 
-rulegraph: .venv/ready ## the picture in the README; needs Debian's package graphviz
+rulegraph: .venv/ready ## draw the rule graph of the README; requires Debian's package graphviz
 	snakemake --rulegraph dot results/main/report/report.html | dot -Tsvg > docs/rulegraph.svg
 
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-lock: .venv/ready ## choose new versions of everything
+lock: .venv/ready ## update all locked versions
 	$(LOCK) pyproject.toml --group dev --output-file locks/requirements.lock
 	echo uv | $(LOCK) - --output-file locks/bootstrap.lock
 	for extra in $(OPTIONAL); do \

@@ -1,9 +1,9 @@
-"""Which of timm's networks the pipeline takes, from the first weights to an ONNX file, at tiny inputs.
+"""Tests which of timm's networks work in the pipeline, from first weights to an ONNX file, on tiny inputs.
 
     PYTHONPATH=. python benchmarks/backbones.py [NAME ...]
 
-A row per network: whether it is built, trained for two steps with PLDA, kept in a file that says the same
-when it is read again, and exported to ONNX that says the same as torch. Weights are random.
+One row per network: whether it can be built, trained for two steps with PLDA, saved and loaded with equal
+outputs, and exported to ONNX with the same outputs as torch. Weights are random.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SIDE = 64  # pixels
 
 
 def own_stride(name: str) -> int:
-    """Return 16 where a network can have it, else its own output stride."""
+    """Return 16 if the network supports this output stride, else its default output stride."""
     try:
         return reading(name, 16).strides[-1]
     except ValueError:
@@ -52,10 +52,10 @@ def own_stride(name: str) -> int:
 
 
 def trained(name: str, stride: int, steps: int = 2) -> Sequence[float]:
-    """Return the losses of so many steps with PLDA; what learns must have changed.
+    """Train a network for some steps with PLDA and return the losses; its weights must change.
 
     Raises:
-        ValueError: the loss is not finite, or nothing was learnt.
+        ValueError: a loss is not finite, or no weight changed.
     """
     network = CAM.build(Architecture("cam", name, stride, "trained", "cam", CLASSES))
     learner = PldaLearner(network, len(CLASSES) - 1, PLDA).train()
@@ -72,16 +72,16 @@ def trained(name: str, stride: int, steps: int = 2) -> Sequence[float]:
     if not all(map(torch.isfinite, map(torch.tensor, losses))):
         raise ValueError(f"losses: {losses}")
     if all(torch.equal(old, new) for old, new in zip(before, network.backbone.parameters(), strict=True)):
-        raise ValueError("nothing was learnt")
+        raise ValueError("no weight changed")
     return losses
 
 
 @torch.no_grad()
 def kept(name: str, stride: int, folder: Path) -> None:
-    """Write a segmentation network and read it again; it must say the same up to rounding.
+    """Save and load a segmentation network; its outputs must be the same up to rounding.
 
     Raises:
-        ValueError: it says something else.
+        ValueError: the outputs differ.
     """
     architecture = Architecture("segmenter", name, stride, "frozen", "deeplabv2", CLASSES)
     network = SEGMENTER.build(architecture).eval()
@@ -90,11 +90,11 @@ def kept(name: str, stride: int, folder: Path) -> None:
     image = torch.rand(1, 3, 65, 90)
     ours, theirs = network(image), again(image)
     if not torch.allclose(ours, theirs, rtol=0, atol=1e-4 * float(ours.abs().max())):
-        raise ValueError("the file says something else")
+        raise ValueError("the loaded network has other outputs")
 
 
 def exported(name: str, stride: int, folder: Path) -> float:
-    """Return by how much ONNX differs from torch; raises what `write_onnx` does."""
+    """Return the difference between ONNX and torch; raises the errors of `write_onnx`."""
     architecture = Architecture("segmenter", name, stride, "frozen", "deeplabv2", CLASSES)
     network = SEGMENTER.build(architecture).eval()
     fold_batch_norm(network)
@@ -102,7 +102,7 @@ def exported(name: str, stride: int, folder: Path) -> float:
 
 
 def row(name: str) -> dict[str, str]:
-    """Return what became of each step with a network, "ok" or the reason."""
+    """Try each step with a network and return the results: "ok" or the error."""
     start = time.perf_counter()
     found = {"build": "", "PLDA": "", "file": "", "ONNX": ""}
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def row(name: str) -> dict[str, str]:
         for step, attempt in steps.items():
             try:
                 attempt()
-            except Exception as error:  # the table says which
+            except Exception as error:  # the table shows it
                 found[step] = " ".join(str(error).split())[:160] or type(error).__name__
                 if step == "build":
                     break

@@ -1,9 +1,10 @@
-"""What three habits are worth on this CPU: keeping memory, channels last, OpenMP threads that sleep.
+"""Measures three optimizations on this CPU: keeping freed memory, channels last, sleeping OpenMP threads.
 
     PYTHONPATH=. python benchmarks/cpu_step.py [--threads 2] [--rounds 5]
 
-Times a training step of MobileNetV2 (batch 12, 224 px) with all three habits and without each, in turn,
-a process for each figure; prints the median of the ratios *without / with* and their range. Above 1: it pays.
+Times a training step of MobileNetV2 (batch 12, 224 px) with all three optimizations and without each, in
+turn, in a new process each time. Prints the median of the ratios *without / with* and their range. A ratio
+above 1 means that the optimization helps.
 """
 
 import argparse
@@ -19,7 +20,7 @@ HABITS = ("keep_memory", "channels_last", "sleeping_threads")
 
 
 def step_seconds(without: str, threads: int) -> float:
-    """Median seconds of a step in this process, with every habit but `without`."""
+    """Return the median seconds of a step in this process, with all optimizations except `without`."""
     import torch
 
     from plda.models.backbones import Backbone

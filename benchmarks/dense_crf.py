@@ -1,10 +1,10 @@
-"""A dense CRF on a segmentation network's probabilities: seconds of one core, and the most memory held.
+"""Measures a dense CRF on a segmentation network's probabilities: seconds of one core, and peak memory.
 
 python benchmarks/dense_crf.py [--labels 21] [--size 500 375] PHOTO ...
 
-Photos are cropped to the size, or mirrored at their edges up to it, never resized: that would smooth them,
-and the CRF is faster where colours are alike. Without photos: on noise, the worst case. The probabilities are
-smooth and random; values as in params.yaml.
+Photos are cropped to the size, or padded by mirroring, never resized: resizing would smooth them, and the CRF
+is faster on similar colours. Without photos, noise is used, the worst case. The probabilities are smooth and
+random; the CRF's parameters are those of params.yaml.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from plda.masks.crf import most_likely
 from plda.params import read_params
 
 ROUNDS = 6  # on noise
-COARSE = 8  # probabilities are smooth over so many parts of either side
+COARSE = 8  # random probabilities per side, which are interpolated
 
 
 def fitted(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(h, w, 3) pixels, cropped or mirrored to (height, width, 3)."""
+    """Crop or mirror (h, w, 3) pixels to (height, width, 3)."""
     missing = [
         (0, max(0, wanted - side)) for wanted, side in zip((height, width), pixels.shape, strict=False)
     ]

@@ -1,15 +1,15 @@
-"""All that is worth knowing of a GPU, in one command: right results, speed, memory, what takes the time.
+"""Tests and measures a GPU with one command: correct results, speed, memory, profile.
 
     PYTHONPATH=. python benchmarks/gpu.py [--minutes 7] [--device cuda] [--out FILE.json]
 
-Needs no network and ends within the minutes. Each part runs in a process of its own, for a limited time; what
-fails or runs out of it becomes a row that says so, and the rest goes on. Prints a table and writes it as
-JSON; the status is 1 if a row failed. `--device cpu --tiny` does the same, small and in one process.
+Requires no network access and ends within the minutes. Each part runs in a separate process for a limited
+time; a failure or timeout becomes a row of the table, and the other parts go on. Prints a table and writes it
+as JSON; the status is 1 if a row failed. `--device cpu --tiny` does the same, small and in one process.
 
-Data is drawn, weights are random. A result "apart" is the largest difference to the CPU's, over the CPU's
-largest value. Time outside the backbone is that of a step without the optimizer's, less that of the
-backbone's calls in it, repeated alone. One image at a time in float32 is how research code makes its maps:
-images are in memory beforehand there, but not in the stage's own time.
+Data is drawn, weights are random. A result "apart" is the largest difference to the CPU's result, divided by
+the CPU's largest value. Time outside the backbone is that of a step without the optimizer, minus that of the
+backbone's calls in the step, repeated alone. Research code computes its maps for one image at a time in
+float32; here its images are in memory before timing starts, but those of the stage are not.
 """
 
 import argparse
@@ -82,7 +82,7 @@ Options = argparse.Namespace
 
 
 def say(what: str, value: float | str = "", unit: str = "", *, ok: bool = True, **more: str) -> None:
-    """A row of the table, for the process that collects them."""
+    """Print a row of the table, for the process that collects the rows."""
     value = float(f"{value:.4g}") if isinstance(value, float) else value
     row = {"part": say.part, "what": what, "value": value, "unit": unit, "failed": not ok, **more}
     print(json.dumps(row), flush=True)
@@ -90,7 +90,7 @@ def say(what: str, value: float | str = "", unit: str = "", *, ok: bool = True, 
 
 @contextmanager
 def row(what: str) -> Iterator[None]:
-    """Within, an exception becomes a row."""
+    """Turn an exception inside the block into a row."""
     try:
         yield
     except Exception as error:
@@ -101,7 +101,7 @@ def row(what: str) -> Iterator[None]:
 
 
 def late(options: Options, what: str) -> bool:
-    """Whether the part's time is over; a row then says what was left out."""
+    """Return whether the part's time is over; if so, print a row that says what is skipped."""
     if time.monotonic() < options.until:
         return False
     say(what, "left out: no time left")
@@ -114,7 +114,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median, after two runs that warm it up."""
+    """Return the median seconds, after two warm-up runs."""
     seconds = []
     for _ in range(repeats + 2):
         synchronize(device)
@@ -130,7 +130,7 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def blobs(*shape: int, seed: int = 0) -> Tensor:
-    """Random, with neighbouring pixels alike."""
+    """Return random images in which neighbouring pixels are similar."""
     coarse = torch.randn(*shape[:-2], 8, 8, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, shape[-2:], mode="bicubic")
 
@@ -143,19 +143,19 @@ def tags_of(batch: int, classes: int) -> Tensor:
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, over the largest value expected; of bool and labels, the share that differs."""
+    """Return the largest difference over the largest expected value; for bool and labels, the error rate."""
     if not expected.is_floating_point():
         return float((found.cpu() != expected).double().mean())
     return float((found.cpu().double() - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
 def worst(differences: Iterable[float]) -> float:
-    """The largest, or NaN if one is."""
+    """Return the largest difference, or NaN if one is NaN."""
     return float(torch.tensor(list(differences), dtype=torch.float64).max())
 
 
 def formulas(options: Options) -> None:
-    """Each formula on the device, in either precision, against the CPU in float64."""
+    """Compare each formula on the device, in float64 and float32, with the CPU in float64."""
     maps, image = blobs(2, 5, 28, 30), blobs(2, 3, 28, 30, seed=1)
     tags, scores = tags_of(2, 5), 2 * maps
     teaches = confident(maps, tags, 0.3)
@@ -197,7 +197,7 @@ def formulas(options: Options) -> None:
 def with_gradient(
     function: Callable[..., Tensor], given: tuple[Tensor, ...], device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
-    """What it gives, and for a scalar the gradient of its first argument."""
+    """Return the function's result, and for a scalar the gradient of its first argument."""
     arguments = [x.to(device, dtype) if x.is_floating_point() else x.to(device) for x in given]
     arguments[0] = arguments[0].clone()
     if arguments[0].is_floating_point():
@@ -211,7 +211,7 @@ def with_gradient(
 
 
 def backbones(options: Options) -> None:
-    """The features of each network, in float32."""
+    """Compare the features of each network on the device with the CPU, in float32."""
     allow_tf32(False)
     side = 64 if options.tiny else 224
     names = NETWORKS[:2] if options.tiny else NETWORKS
@@ -228,7 +228,7 @@ def backbones(options: Options) -> None:
 
 
 class Blobs(Dataset[dict[str, Tensor]]):
-    """Twelve images, each a function of its place."""
+    """Twelve images; each depends only on its index."""
 
     def __len__(self) -> int:
         return 12
@@ -238,7 +238,7 @@ class Blobs(Dataset[dict[str, Tensor]]):
 
 
 class Broken(Checkpoint):
-    """Ends the training once it has kept its second state."""
+    """A checkpoint that interrupts the training after its second state is saved."""
 
     saved = 0
 
@@ -252,7 +252,7 @@ class Broken(Checkpoint):
 def trained(
     options: Options, learner: nn.Module, checkpoint: Checkpoint, devices: int
 ) -> Mapping[str, Tensor]:
-    """The weights after four epochs."""
+    """Train for four epochs and return the weights."""
     changes = {"epochs": 4, "batch_size": 4, "crop": 64, "optimizer": "sgd", "lr": 0.01}
     params = params_of(
         options, train_cam=changes, compute={"devices": devices, "workers": 0, "precision": "32"}
@@ -272,7 +272,7 @@ def trained(
 
 
 def training(options: Options) -> None:
-    """A training that was cut off, and one of two processes, against one that was not."""
+    """Compare an interrupted training, and one with two processes, with an uninterrupted one."""
     at = Path(tempfile.mkdtemp(dir=options.folder))
     torch.backends.cudnn.deterministic = True
     allow_tf32(False)
@@ -282,7 +282,7 @@ def training(options: Options) -> None:
         network = CamNetwork(Backbone("resnet10", batch_norm="frozen"), 5)
         return PldaLearner(network, 5, PUBLISHED) if adapts else TagLearner(network)
 
-    most = 0.0 if options.device.type == "cpu" else 1e-3  # a GPU adds up in any order
+    most = 0.0 if options.device.type == "cpu" else 1e-3  # a GPU sums in any order
     with row("resumed against unbroken"):
         whole = trained(options, learner(True), Checkpoint(at / "whole"), 1)
         try:
@@ -303,7 +303,7 @@ def training(options: Options) -> None:
 
 
 def params_of(options: Options, **changes: dict[str, Any]) -> dict[str, Any]:
-    """params.yaml with some values of some sections changed."""
+    """Return params.yaml with some values of some sections changed."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["compute"]["device"] = options.device.type
     for section, values in changes.items():
@@ -312,7 +312,7 @@ def params_of(options: Options, **changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_stage(name: str, params: Path, folder: Path, here: bool) -> float:
-    """Seconds of a stage whose files are in a folder, in this process or in one of its own."""
+    """Run a stage on the files of a folder, in this process or a new one, and return its seconds."""
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["vars"][0]
     paths = {key: folder / Path(path).relative_to("results/main") for key, path in declared.items()}
     workflow = ROOT / "workflow"
@@ -337,7 +337,7 @@ def run_stage(name: str, params: Path, folder: Path, here: bool) -> float:
 
 
 def pipeline(options: Options) -> None:
-    """The default run."""
+    """Run all stages with the default params and print seconds and scores."""
     changes: dict[str, dict[str, Any]] = {}
     if options.tiny:
         drawn = params_of(options)["index_data"]["creatures"] | {"train": 16, "val": 4, "size": 64}
@@ -373,7 +373,7 @@ def learner_of(options: Options, kind: str, backbone: str) -> nn.Module:
     stride = 8 if backbone == "resnet38d" else 16
     body = Backbone(backbone, output_stride=stride, batch_norm="frozen")
     network = build_baseline(kind.split()[0], body, CLASSES)
-    # scores as a trained network has them: with all of them near 0 no pixel would be confident
+    # scores like those of a trained network: with scores near 0, no pixel would be confident
     nn.init.normal_(network.head.weight, std=0.1)
     return PldaLearner(network, CLASSES, PUBLISHED) if "PLDA" in kind else TagLearner(network)
 
@@ -381,7 +381,7 @@ def learner_of(options: Options, kind: str, backbone: str) -> nn.Module:
 def made(
     options: Options, kind: str, backbone: str, form: str, batch: int
 ) -> tuple[nn.Module, dict[str, Tensor], Callable[[], Tensor]]:
-    """A learner, its batch, and what computes its loss."""
+    """Return a learner, its batch, and the function that computes its loss."""
     bf16, channels_last, tf32 = FORMS[form]
     allow_tf32(tf32)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -413,7 +413,7 @@ def step_of(learner: nn.Module, loss: Callable[..., Tensor]) -> Callable[..., No
 def measure_step(
     options: Options, kind: str, backbone: str, form: str, batch: int, **more: str
 ) -> float | None:
-    """Seconds of a training step; its rows are said."""
+    """Measure a training step, print its rows, and return its seconds."""
     what = f"{kind}, {form}{more.get('how', '')}"
     if late(options, what):
         return None
@@ -432,7 +432,7 @@ def measure_step(
 
 
 def steps(options: Options, backbone: str, batch: int) -> None:
-    """Training steps in each form, the best first."""
+    """Measure training steps in each form, the fastest form first."""
     for form in list(FORMS)[: 1 if options.tiny and backbone == "resnet38d" else None]:
         taken = {kind: measure_step(options, kind, backbone, form, batch) for kind in KINDS}
         for baseline in ("cam", "seam"):
@@ -451,13 +451,13 @@ def steps_resnet38d(options: Options) -> None:
 
 
 def compiled(options: Options) -> None:
-    """torch.compile of the backbone."""
+    """Measure training steps with a backbone compiled by torch.compile."""
     for kind in ("cam", "cam + PLDA"):
         measure_step(options, kind, "resnet50", BEST, 2 if options.tiny else 16, how=", compiled")
 
 
 def photos(options: Options) -> Path:
-    """A folder with an indexed data set of drawn images of 500 x 375 pixels."""
+    """Return a folder with an indexed data set of drawn images of 500 x 375 pixels."""
     if not hasattr(options, "photos"):
         options.photos = drawn_photos(options)
     folder: Path = options.photos
@@ -487,7 +487,7 @@ def drawn_photos(options: Options) -> Path:
 
 
 def inference(options: Options) -> None:
-    """Maps at the preset's scales, mirrored: the stage, and one image at a time in float32."""
+    """Measure maps at the preset's scales, mirrored: by the stage, and one image at a time in float32."""
     folder = photos(options)
     scales = yaml.safe_load(PRESET.read_text())["infer_cams"]["scales"]
     entries = read_training_entries(folder / "index_data" / "index.csv")
@@ -528,7 +528,7 @@ def inference(options: Options) -> None:
 
 
 def refinement(options: Options) -> None:
-    """Random walk and PAMR of three maps of 94 x 125 pixels."""
+    """Measure random walk and PAMR of three maps of 94 x 125 pixels."""
     size = (24, 32) if options.tiny else (94, 125)
     maps, image, boundary = (blobs(1, channels, *size).sigmoid().to(options.device) for channels in (3, 3, 1))
     for name, work in {
@@ -540,7 +540,7 @@ def refinement(options: Options) -> None:
 
 
 def loading(options: Options) -> None:
-    """How long the device waits for its images."""
+    """Measure how long the device waits for images."""
     folder, batch = photos(options), 2 if options.tiny else 16
     crop = {"crop": 64 if options.tiny else 448, "batch_size": batch}
     settings = check(Params, params_of(options, train_cam=crop), "benchmark").train_cam
@@ -575,7 +575,7 @@ def loading(options: Options) -> None:
 
 
 def profiled(options: Options) -> None:
-    """What a step with PLDA spends its time on."""
+    """Profile a step with PLDA."""
     for kind in ("cam + PLDA", "seam + PLDA"):
         with row(kind):
             profile_of(options, kind)
@@ -607,25 +607,25 @@ def profile_of(options: Options, kind: str) -> None:
 
 
 def busy(work: Callable[[], object], device: torch.device) -> tuple[float, list[Any]]:
-    """Device time in ms, and the operations, the most expensive first."""
+    """Return device time in ms, and the operations, the most expensive first."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     work()
     with profile(activities=activities) as recorded:
         work()
         synchronize(device)
-    # kernels stand beside the operations that launch them, whose time is theirs
+    # kernels are listed besides the operations that launch them, which include their time
     found = [e for e in recorded.key_averages() if str(e.device_type).endswith("CPU")]
     found.sort(key=lambda e: own_time(e, device), reverse=True)
     return sum(own_time(e, device) for e in found), found
 
 
 def own_time(operation: Any, device: torch.device) -> float:
-    """Milliseconds of an operation without those that it calls."""
+    """Return the milliseconds of an operation, without the operations that it calls."""
     kind = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     return float(getattr(operation, kind)) / 1000
 
 
-PARTS: dict[str, tuple[Callable[[Options], None], int]] = {  # and the most seconds it gets of 7 minutes
+PARTS: dict[str, tuple[Callable[[Options], None], int]] = {  # maximum seconds of each part, of 7 minutes
     "formulas": (formulas, 60),
     "backbones": (backbones, 60),
     "training": (training, 60),
@@ -641,7 +641,7 @@ PARTS: dict[str, tuple[Callable[[Options], None], int]] = {  # and the most seco
 
 
 def run_parts(options: Options) -> None:
-    """In this process, some parts; their rows go to standard output."""
+    """Run some parts in this process; their rows go to standard output."""
     for name in options.part:
         say.part = name
         with row(name):
@@ -649,7 +649,7 @@ def run_parts(options: Options) -> None:
 
 
 def collected(names: list[str], seconds: float) -> list[dict[str, Any]]:
-    """The rows of a process that runs some parts; it is stopped after some seconds."""
+    """Run some parts in a new process, stop it after some seconds, and return its rows."""
     flags = [text for name in names for text in ("--part", name)]
     command = [sys.executable, *sys.argv, "--seconds", str(seconds), *flags]
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
@@ -665,7 +665,7 @@ def collected(names: list[str], seconds: float) -> list[dict[str, Any]]:
         except subprocess.TimeoutExpired:
             failed = f"stopped after {seconds:.0f} s"
         finally:
-            with suppress(ProcessLookupError):  # what it started, too
+            with suppress(ProcessLookupError):  # including its child processes
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         said.seek(0)
@@ -699,8 +699,8 @@ def command_line() -> int:
     parser.add_argument("--minutes", type=float, default=7)
     parser.add_argument("--device", type=torch.device, default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small sizes, all in one process")
-    parser.add_argument("--out", type=Path, help="JSON")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be repeated")
+    parser.add_argument("--out", type=Path, help="output: JSON file")
+    parser.add_argument("--part", action="append", choices=PARTS, help="run only this part; can be repeated")
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.seconds:
@@ -709,7 +709,7 @@ def command_line() -> int:
             run_parts(options)
         return 0
     if options.device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("torch finds no GPU here; --device cpu --tiny needs none")
+        parser.error("torch finds no GPU; use --device cpu --tiny to run without one")
     end, rows = time.monotonic() + 60 * options.minutes, []
     name = torch.cuda.get_device_name() if options.device.type == "cuda" else options.device.type
     print(f"{name}, torch {torch.__version__}, {os.cpu_count()} processors")

@@ -1,11 +1,11 @@
-"""What it takes to read and check VOC 2012 with SBD: seconds, and memory above what the imports take.
+"""Measures reading and checking VOC 2012 with SBD: seconds, and memory in addition to that of the imports.
 
     python benchmarks/index_voc.py [--images 20000] [--folder build]
 
-Writes, and deletes at the end, archives of that many images of 500 x 375 pixels and about 100 kB to a folder
-within the given one, with the published layout and shares of the lists, few contents under many names. Then
-looks at what the archives hold, reads all rows (read) and has each one checked as well (checked), as stage
-index_data does, in a process of its own for each.
+Writes archives of that many images (500 x 375 pixels, about 100 kB) to a temporary folder in the given one,
+with the published layout and proportions of the lists, and few contents under many names. Then lists the
+archives' contents and reads all rows (read), or also checks each row as the stage index_data does (checked),
+in a new process for each.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CONTENTS = 8
 
 
 def measure(form: str, folder: Path) -> dict[str, float]:
-    """Seconds by step, CPU seconds of the rows, MiB."""
+    """Return the seconds of each step, the CPU seconds of the rows, and MiB."""
     from plda.data.checks import Checker
     from plda.data.packed import Packed
     from plda.data.voc import read_voc
@@ -56,12 +56,12 @@ def measure(form: str, folder: Path) -> dict[str, float]:
 
 
 def held() -> float:
-    """The most MiB that this process has held so far."""
+    """Return the peak memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def write_archives(folder: Path, images: int) -> None:
-    """voc.tar and the folder sbd: of 100 images, 12 are in VOC's train, 12 in its val, the rest in SBD."""
+    """Write voc.tar and the folder sbd: 12 % of the images in VOC train, 12 % in VOC val, the rest in SBD."""
     import numpy as np
 
     photos, masks, mats = zip(*(contents(np.random.default_rng(k)) for k in range(CONTENTS)), strict=True)
@@ -93,7 +93,7 @@ def write_archives(folder: Path, images: int) -> None:
 
 
 def contents(rng: Any) -> tuple[bytes, bytes, bytes]:
-    """A photo, its mask as VOC has it, and as SBD has it."""
+    """Return a photo, its mask in VOC's format, and its mask in SBD's format."""
     import numpy as np
     from PIL import Image
     from scipy.io import savemat

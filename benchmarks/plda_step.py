@@ -1,10 +1,10 @@
-"""What PLDA adds to a training step: time and peak memory over those of its baseline alone.
+"""Measures what PLDA adds to a training step: time and peak memory relative to the baseline alone.
 
     PYTHONPATH=. python benchmarks/plda_step.py [--threads 1] [--rounds 3] [--device cpu]
 
-For cam and seam, with adaptation on for the whole step (no warm-up), in the published form and with the
-background kept: the median of the ratios *PLDA / baseline* over the rounds, and their range. Every figure
-comes from a process of its own. Memory is the most that steps need above what the process held before them.
+For cam and seam, with adaptation active (no warm-up), in the published form and with background pixels kept:
+prints the median of the ratios *PLDA / baseline* over the rounds, and their range. Every value is measured in
+a new process. Memory is the peak during the steps minus the memory of the process before them.
 """
 
 import argparse
@@ -23,7 +23,7 @@ FORMS = {"published": "none", "background kept": "image"}
 
 
 def step(options: argparse.Namespace) -> tuple[float, float]:
-    """Median seconds of a step, and MiB."""
+    """Return the median seconds of a step, and MiB."""
     import torch
 
     from plda.adaptation.learner import PldaLearner, Switches
@@ -35,7 +35,7 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
     classes, device = 6, torch.device(options.device)
     backbone = Backbone(options.backbone, output_stride=options.output_stride)
     network = build_baseline(options.baseline, backbone, classes)
-    # scores as a trained network has them: with all of them near 0 no pixel would be confident
+    # scores like those of a trained network: with scores near 0, no pixel would be confident
     torch.nn.init.normal_(network.head.weight, std=0.1)
     if options.background == "off":
         learner = TagLearner(network)
@@ -53,7 +53,7 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
         )
         learner = PldaLearner(network, classes, switches)
     learner = learner.to(device, memory_format=torch.channels_last).train()
-    image = torch.nn.functional.interpolate(  # blobs, so that neighbouring pixels are alike
+    image = torch.nn.functional.interpolate(  # blobs, so that neighbouring pixels are similar
         torch.randn(options.batch, 3, 8, 8), (options.side, options.side), mode="bicubic"
     )
     tags = torch.zeros(options.batch, classes)
@@ -76,7 +76,7 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
 
 
 def held(device: object) -> float:
-    """The most MiB that this process has held so far."""
+    """Return the peak memory of this process so far, in MiB."""
     import torch
 
     if str(device).startswith("cuda"):

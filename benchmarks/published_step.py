@@ -1,18 +1,18 @@
-"""The published training step, written plainly, against ours: SEAM on ResNet-38d, alone and with PLDA.
+"""Compares the published training step with ours: SEAM on ResNet-38d, alone and with PLDA.
 
     PYTHONPATH=. python benchmarks/published_step.py [--threads 1] [--rounds 3] [--device cpu] [--tiny]
 
-The reference is the research code's step as its formulas say it: NCHW, float32, torch's own layers; PLDA on
-both views, each with an erased look of its own; a loop over the classes in whatever PLDA does per class; PAMR
+The reference follows the formulas of the research code: NCHW, float32, torch's layers; PLDA on both views,
+each with a pass on its erased image; a loop over the classes for all parts of PLDA that are per class; PAMR
 on all classes; domain heads over the whole map. It shares no code with ours. Both have the same first
 weights, frozen batch norm as published, two of 20 tags, SGD, and adaptation in every step. Ours adapts one
-view only, which is part of what it saves. Ours runs in the environment that the command line sets, the
-reference in the caller's. Prints seconds of a step, by the clock and of the processor (which busy neighbours
-disturb less; on a GPU it says nothing), and the reference's over ours.
+view only, which is part of its savings. Ours runs in the environment that the command line sets, the
+reference in the caller's environment. Prints the seconds of a step by wall clock and processor time (which
+other processes disturb less; it is meaningless on a GPU), and the ratio of the reference to ours.
 
-Every figure comes from a process of its own, in turn. One more process first checks that both compute the
-same: with the same weights, input and tags, some more of them than in the steps, and dropout off, each of the
-four terms of SEAM's loss, and PLDA's two of the first view, is above 0 and agrees to 1e-4.
+Every value is measured in a new process, in turn. Before that, a process checks that both compute the same:
+with the same weights, input and tags (more tags than in the steps) and without dropout, each of the four
+terms of SEAM's loss, and PLDA's two terms of the first view, must be above 0 and agree to 1e-4.
 """
 
 import argparse
@@ -47,7 +47,7 @@ Part = dict[str, Tensor]
 
 
 class Block(nn.Module):
-    """A block of ResNet-38d: batch norm and ReLU before each convolution, and a way around them."""
+    """A block of ResNet-38d: batch norm and ReLU before each convolution, and a skip connection."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Block(nn.Module):
             channels, stride = width, 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's output, and what its first batch norm and ReLU make of its input."""
+        """Return the block's output, and its input after the first batch norm and ReLU."""
         a = branch = self.bn_branch2a(x).relu()
         around = self.conv_branch1(a) if hasattr(self, "conv_branch1") else x
         for name in self.names:
@@ -84,7 +84,7 @@ class Block(nn.Module):
 
 
 class ResNet38d(nn.Module):
-    """The network at output stride 8; layers have their published names."""
+    """ResNet-38d at output stride 8; layers have their published names."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class ResNet38d(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Part:
-        """(B, 3, H, W) to the features before b5, before b6 and at the end."""
+        """Return the features of (B, 3, H, W) images before b5, before b6 and at the end."""
         x, found = self.conv1a(x), {}
         for name, block in self.named_children():
             if isinstance(block, Block):
@@ -121,7 +121,7 @@ class ResNet38d(nn.Module):
 
 
 class Reversal(torch.autograd.Function):
-    """The identity; its gradient changes its sign and is multiplied by a strength."""
+    """The identity; its gradient is multiplied by minus a strength."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
@@ -144,7 +144,7 @@ class Published(nn.Module):
         self.narrow4 = nn.Conv2d(channels["conv4"], 64, 1, bias=False)
         self.narrow5 = nn.Conv2d(channels["conv5"], 128, 1, bias=False)
         self.correlation = nn.Conv2d(3 + 64 + 128, 192, 1, bias=False)
-        # scores as a trained network has them: with all of them near 0 no pixel would be confident
+        # scores like those of a trained network: with scores near 0, no pixel would be confident
         nn.init.normal_(self.head.weight, std=4 / channels["conv6"] ** 0.5)
         self.dropout = nn.Dropout2d(0.5)
         trunk = [nn.Conv2d(channels["conv6"], 1024, 1), nn.ReLU(), nn.Dropout(0.5)]
@@ -152,7 +152,7 @@ class Published(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(512, 2, 1) for _ in range(CLASSES))
 
     def train(self, mode: bool = True) -> "Published":
-        """As for any module, but the backbone's batch norm stays as it is."""
+        """Set the mode; the backbone's batch norm stays in evaluation mode."""
         super().train(mode)
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -160,7 +160,7 @@ class Published(nn.Module):
         return self
 
     def look(self, image: Tensor) -> Part:
-        """Features, scores with background first, and the maps that pixel correlation refines."""
+        """Return features, scores with background first, and maps refined by pixel correlation."""
         features = self.backbone(image)
         scores = self.head(self.dropout(features["conv6"]))
         size = scores.shape[-2:]
@@ -176,7 +176,7 @@ class Published(nn.Module):
         return {"features": features["conv6"], "scores": scores, "refined": refined}
 
     def seam(self, image: Tensor, small: Tensor, tags: Tensor) -> tuple[list[Part], Part]:
-        """Both looks and the four terms of SEAM's loss."""
+        """Return the outputs for both views and the four terms of SEAM's loss."""
         views = [self.look(image), self.look(small)]
         size = views[1]["scores"].shape[-2:]
         present = torch.cat([torch.ones_like(tags[:, :1]), tags], dim=1)[:, :, None, None]
@@ -201,7 +201,7 @@ class Published(nn.Module):
         }
 
     def adaptation(self, view: Part, image: Tensor, tags: Tensor) -> Part:
-        """L_uda and the sum of both L_cps of one view."""
+        """Return L_uda and the sum of both L_cps of one view."""
         source = confident(view["refined"][:, 1:].detach(), tags)
         gone = source.any(dim=1, keepdim=True).float()
         erased = image * (1 - F.interpolate(gone, image.shape[-2:]))
@@ -222,7 +222,7 @@ class Published(nn.Module):
         return {"adversary": adversary, "supervision": supervision}
 
     def loss(self, image: Tensor, tags: Tensor, plda: bool) -> Tensor:
-        """The sum that a step minimises; PLDA's terms are the mean of both views'."""
+        """Return the loss of a step; PLDA's terms are means over both views."""
         small = view_of(image)
         views, terms = self.seam(image, small, tags)
         total = sum(terms.values(), image.new_zeros(()))
@@ -238,25 +238,25 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def view_of(image: Tensor) -> Tensor:
-    """The second view."""
+    """Return the second view."""
     return resize(image, [round(0.3 * side) for side in image.shape[-2:]])
 
 
 def only_highest(maps: Tensor) -> Tensor:
-    """Background is what the highest class leaves; classes that are not the pixel's highest become 0."""
+    """Set classes that are not the pixel's highest to 0, and background to 1 minus the highest."""
     highest = maps.amax(dim=1, keepdim=True)
     return torch.cat([1 - highest, torch.where(maps == highest, maps, torch.zeros_like(maps))], dim=1)
 
 
 def stretched(maps: Tensor) -> Tensor:
-    """Each map to [0, 1]."""
+    """Stretch each map to [0, 1]."""
     maps = maps.relu()
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     return (maps - low - 1e-5).relu() / (high - low + 1e-5)
 
 
 def confident(maps: Tensor, tags: Tensor) -> Tensor:
-    """The pixels where a tagged class responds strongly, class by class: (B, C, h, w) bool."""
+    """Return the pixels where a tagged class responds strongly, class by class: (B, C, h, w) bool."""
     found = []
     for c in range(maps.shape[1]):
         found.append(stretched(maps[:, c : c + 1])[:, 0] * tags[:, c, None, None] > 0.6)
@@ -264,7 +264,7 @@ def confident(maps: Tensor, tags: Tensor) -> Tensor:
 
 
 def domain_loss(logits: Tensor, domain: Tensor) -> Tensor:
-    """L_uda of one class: logits (B, 2, h, w), domain (B, h, w)."""
+    """Return L_uda of one class: logits (B, 2, h, w), domain (B, h, w)."""
     error = F.cross_entropy(logits, domain, ignore_index=IGNORED, reduction="none")
     p = logits.detach().softmax(dim=1)
     entropy = -(p * p.clamp(min=1e-30).log()).sum(dim=1)
@@ -277,7 +277,7 @@ def domain_loss(logits: Tensor, domain: Tensor) -> Tensor:
 
 
 def neighbours(x: Tensor) -> Tensor:
-    """(B, K, h, w) to (B, K, 48, h, w)."""
+    """Return the 48 neighbours of each pixel: (B, K, h, w) to (B, K, 48, h, w)."""
     height, width = x.shape[-2:]
     found = []
     for d in DILATIONS:
@@ -304,7 +304,7 @@ def with_background(scores: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pseudo_labels(scores: Tensor, image: Tensor, tags: Tensor, teaches: Tensor) -> Tensor:
-    """The class of each pixel, (B, h, w), of the pixels that may teach; none of background."""
+    """Return the classes (B, h, w) of the pixels in `teaches`, IGNORED elsewhere; never background."""
     mean = image.new_tensor((0.485, 0.456, 0.406))[:, None, None]
     deviation = image.new_tensor((0.229, 0.224, 0.225))[:, None, None]
     colours = resize((image * deviation + mean).clamp(0, 1), scores.shape[-2:])
@@ -321,7 +321,7 @@ def pseudo_labels(scores: Tensor, image: Tensor, tags: Tensor, teaches: Tensor) 
 
 
 def supervision_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """L_cps: labels are (B, h, w)."""
+    """Return L_cps: labels are (B, h, w)."""
     error = F.cross_entropy(with_background(scores), labels, ignore_index=IGNORED, reduction="none")
     labelled = (labels != IGNORED).sum(dim=(1, 2), keepdim=True)
     weight = torch.zeros_like(error)
@@ -332,7 +332,7 @@ def supervision_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def build(options: argparse.Namespace) -> tuple[Published, PldaLearner, Tensor, Tensor]:
-    """The reference, ours with its weights, a batch of blobs, RGB in [0, 1], and its tags."""
+    """Return the reference, ours with its weights, a batch of blobs, RGB in [0, 1], and its tags."""
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     resnet38d.WIDTH = width = TINY if options.tiny else resnet38d.WIDTH
@@ -345,7 +345,7 @@ def build(options: argparse.Namespace) -> tuple[Published, PldaLearner, Tensor, 
     for norm in norms:
         norm.train().momentum = 1.0
     network = SeamNetwork(Backbone("resnet38d", output_stride=8, batch_norm="frozen"), CLASSES)
-    with torch.no_grad():  # statistics as a trained network has them
+    with torch.no_grad():  # statistics like those of a trained network
         reference.backbone(network.backbone.normalise(image))
     network.backbone.load(reference.backbone.state_dict())
     switches = Switches(0.6, 1.0, "rising", "stage4", 1.0, "none", 1, per_labelled=False, warmup=0.0)
@@ -366,9 +366,9 @@ def build(options: argparse.Namespace) -> tuple[Published, PldaLearner, Tensor, 
 
 
 def compare(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """Each term of the loss, the reference's and ours; in evaluation mode, which only turns dropout off."""
+    """Return each loss term of the reference and ours, in evaluation mode, which only turns dropout off."""
     reference, learner, image, tags = build(options)
-    tags[:, ::3] = 1  # pseudo-labels of a single class would weigh nothing
+    tags[:, ::3] = 1  # pseudo-labels of a single class would have weight 0
     with torch.no_grad():
         seen = learner.network.backbone.normalise(image)
         views, theirs = reference.eval().seam(seen, view_of(seen), tags)
@@ -378,7 +378,7 @@ def compare(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
 
 
 def model_of(options: argparse.Namespace) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """What is trained in a form, and its loss."""
+    """Return the module that is trained in a form, and the function that computes its loss."""
     reference, learner, image, tags = build(options)
     plda, autocast = "PLDA" in options.form, "bf16" in options.form
     if options.form.startswith("published"):
@@ -397,7 +397,7 @@ def model_of(options: argparse.Namespace) -> tuple[nn.Module, Callable[[], Tenso
 
 
 def step(options: argparse.Namespace) -> tuple[float, float]:
-    """Median seconds of a step of a form, and of processor time, the first step left out."""
+    """Return the median seconds of a step of a form, and its processor time, without the first step."""
     model, loss = model_of(options)
     model.train()
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -418,7 +418,7 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
 
 
 def measure(form: str) -> Any:
-    """What a process of its own says of a form."""
+    """Measure a form in a new process."""
     environment = dict(os.environ) | ({} if form.startswith("published") else ENVIRONMENT)
     command = [sys.executable, *sys.argv, "--form", form]
     said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -435,7 +435,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--side", type=int, help="pixels; 224, or 128 with --tiny")
     parser.add_argument("--tiny", action="store_true", help="a quarter of the channels, no bf16")
-    parser.add_argument("--form", help="only say what one form takes", choices=("compare", *FORMS))
+    parser.add_argument("--form", help="measure only one form", choices=("compare", *FORMS))
     options = parser.parse_args()
     options.side = options.side or (128 if options.tiny else 224)
     if options.form:

@@ -1,11 +1,12 @@
-"""The random walk in three forms: seconds, and the memory they need above what the process held before.
+"""Measures the random walk in four forms: seconds, memory, and the difference to float64.
 
     python benchmarks/random_walk.py [--threads 1] [--rounds 3] [--device cpu]
 
 dense: the published form, an N x N matrix squared 8 times. sparse: 256 products with torch's compressed rows.
-sparse, short: as many products with it as plda.masks.walk takes. ours: plda.masks.walk. All from the same
-boundary and 3 maps, at a quarter of 188 x 252, 248 x 336 and 376 x 500 pixels, the dense form but for the
-last; the most that each is apart from the walk in float64. Every figure comes from a process of its own.
+sparse, short: as many such products as plda.masks.walk computes. ours: plda.masks.walk. All use the same
+boundary and 3 maps, at a quarter of 188 x 252, 248 x 336 and 376 x 500 pixels; the dense form skips the last.
+Memory is the peak minus the memory of the process before the walk; the difference is the maximum to the walk
+in float64. Every value is measured in a new process.
 """
 
 import argparse
@@ -26,7 +27,7 @@ MAPS, RADIUS, BETA, STEPS = 3, 5, 10, 256
 
 
 def walk(options: argparse.Namespace) -> tuple[float, float, float]:
-    """Seconds, MiB, and the greatest difference to float64."""
+    """Return seconds, MiB, and the maximum difference to float64."""
     import torch
 
     from plda.masks.walk import random_walk
@@ -34,7 +35,7 @@ def walk(options: argparse.Namespace) -> tuple[float, float, float]:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device, (height, width) = torch.device(options.device), options.size
-    # edges between patches, as an image has them
+    # edges between patches, as in an image
     patches = torch.nn.functional.interpolate(torch.rand(1, 1, 6, 8), (height, width), mode="bicubic")
     boundary = ((patches * 12).frac() < 0.25).float() * torch.rand(1, 1, height, width) ** 0.5
     maps = torch.rand(1, MAPS, height, width)
@@ -42,7 +43,7 @@ def walk(options: argparse.Namespace) -> tuple[float, float, float]:
     if options.form != "ours":
         form = {"dense": dense, "sparse": sparse, "sparse, short": short}[options.form]
     given = maps.to(device), boundary.to(device)
-    form(given[0][..., :9, :9], given[1][..., :9, :9])  # loads what is loaded once
+    form(given[0][..., :9, :9], given[1][..., :9, :9])  # warm-up
     before, began = held(device), time.perf_counter()
     walked = form(*given)
     if device.type == "cuda":
@@ -53,7 +54,7 @@ def walk(options: argparse.Namespace) -> tuple[float, float, float]:
 
 
 def transition(boundary: Any) -> Any:
-    """T^T, (N, N) in torch's compressed rows."""
+    """Return T^T, (N, N) in torch's compressed rows."""
     import torch
 
     from plda.masks.affinity import affinities
@@ -102,7 +103,7 @@ def short(maps: Any, boundary: Any) -> Any:
 
 
 def held(device: Any) -> float:
-    """The most MiB that this process has held so far."""
+    """Return the peak memory of this process so far, in MiB."""
     import torch
 
     if device.type == "cuda":

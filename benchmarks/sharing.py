@@ -1,12 +1,12 @@
-"""Seconds that DVC and Snakemake take for a finished run with many files: kept, looked at, pushed, pulled.
+"""Measures DVC and Snakemake on a finished run with many files: seconds to commit, check, push and pull it.
 
     python benchmarks/sharing.py [--files 20000] [--folder build] [--remote ssh://host/folder] [--key FILE]
 
-Clones this repository's last commit into a folder within the given one, deleted at the end, and gives it a
-folder of that many photos, tracked by `dvc add`, and the outputs of every stage: as many pseudo-masks as
-photos, a tenth as many predictions. Nothing is trained, the bytes are drawn; every file has its own. Then one
-clone keeps the run and pushes it, another pulls it, by way of a folder on this disk and of the remote, whose
-folder should be empty and stays filled.
+Clones this repository's last commit into a temporary folder in the given one, and adds a folder of that many
+photos, tracked by `dvc add`, and the outputs of every stage: as many pseudo-masks as photos, a tenth as many
+predictions. Nothing is trained; every file has random content. Then one clone commits the run and pushes it,
+and another clone pulls it, through a folder on this disk and through the remote. The remote's folder should
+be empty; its files are not deleted.
 """
 
 import argparse
@@ -33,8 +33,8 @@ def main() -> None:
     )
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, default=Path("build"))
-    parser.add_argument("--remote", help="a remote of DVC's besides the folder on this disk")
-    parser.add_argument("--key", type=Path, help="the private key for it")
+    parser.add_argument("--remote", help="DVC remote to use besides the folder on this disk")
+    parser.add_argument("--key", type=Path, help="private key for the remote")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder.resolve()) as temporary:
@@ -70,14 +70,14 @@ def main() -> None:
 
 
 def no_ops(tree: Path) -> None:
-    """What both engines take to find that all is up to date."""
+    """Time both engines when everything is up to date."""
     timed("dvc status", tree, says="up to date")
     timed("dvc repro", tree, says="up to date")
     timed("snakemake --dry-run", tree, says="Nothing to be done")
 
 
 def timed(command: str, tree: Path, note: str = "", says: str = "") -> None:
-    """Run a command in `tree`, print its seconds; what it prints must hold `says`."""
+    """Run a command in `tree` and print its seconds; its output must contain `says`."""
     began = time.perf_counter()
     said = run(tree, *command.split())
     seconds = time.perf_counter() - began
@@ -86,7 +86,7 @@ def timed(command: str, tree: Path, note: str = "", says: str = "") -> None:
 
 
 def run(tree: Path, *command: str) -> str:
-    """Standard output and error of a command in `tree`, which must succeed."""
+    """Run a command in `tree`, which must succeed, and return its standard output and error."""
     done = subprocess.run(
         command,
         cwd=tree,
@@ -106,7 +106,7 @@ def commit(tree: Path) -> None:
 
 
 def draw(tree: Path, files: int) -> None:
-    """The photos, and every stage's outputs."""
+    """Write the photos and the outputs of every stage."""
     params = yaml.safe_load((tree / "params.yaml").read_text())
     params["source"], params["index_data"]["folder"] = "folder", "photos"
     (tree / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -136,7 +136,7 @@ def draw(tree: Path, files: int) -> None:
 
 
 def mask(random: np.random.Generator) -> bytes:
-    """A mask with an ellipse in it, undecided around."""
+    """Return a mask with an ellipse that has an undecided border."""
     x, y = random.uniform(0.2, 0.8, 2)
     columns, rows = np.meshgrid(np.linspace(0, 1, WIDTH), np.linspace(0, 1, HEIGHT))
     distance = np.hypot(columns - x, rows - y) / random.uniform(0.1, 0.5)

@@ -1,4 +1,4 @@
-"""Speed and memory of every stage: of one source tree beside another, and as the images become more.
+"""Measures speed and memory of every stage: in several source trees, or with increasing numbers of images.
 
     python benchmarks/stages.py costs [--folder PHOTOS] [--share 0.1] [--images 400] [--weights FILE]
                                       [--trees DIR ...] [--threads 2]
@@ -7,20 +7,20 @@
 costs runs the stages in order, with workflow/presets/photos.yaml (MobileNetV2, random weights unless a file
 is given), on evenly spaced photos of a folder, the same share of its train and val images; or on drawn photos
 with a long side of 320 pixels and masks, `--images` for training and a quarter as many for validation. Each
-tree runs its own code, preset and commands (dvc.yaml), and they take turns at every stage. Last comes
-`predict`, on the same photos. The scores tell whether the trees agree; on drawn photos they mean nothing.
+tree runs its own code, preset and commands (dvc.yaml); the trees take turns at every stage. `predict` runs
+last, on the same photos. The scores show whether the trees agree; on drawn photos they are meaningless.
 
-growth runs stages on drawn scenes of 128 pixels (preset creatures; index_data draws them) at several times
-the images. Trainers run one epoch, at the first size alone unless they are among the stages, and their
-networks serve at every size. growth in the table: the seconds of an additional image between the last two
-sizes, over those between the first two, so without the start; 1 is linear. With --photos the images are the
-drawn photos of many sizes, and the preset is photos: memory that grows with each other size shows there.
+growth runs stages on drawn scenes of 128 pixels (preset creatures; index_data draws them) with several
+numbers of images. Trainers run one epoch, at the first size only unless they are among the stages, and their
+networks are used at every size. growth in the table: seconds per additional image between the last two sizes,
+divided by those between the first two, so start-up is excluded; 1 is linear. With --photos the images are
+drawn photos of many sizes, with the preset photos: this shows memory that grows with each new image size.
 
-Seconds and CPU seconds have the start in them. MB largest: the most that one process held, mapped files
-count. MB all: the most that all processes of a stage held together; memory that several share counts once,
-what other programs map, too, counts in part. It is looked at every 0.2 s, or less often, so that looking
-takes at most a fiftieth of a core: of a stage that is one process, MB largest tells more. Linux only.
-Everything is written into a temporary folder (TMPDIR) that is deleted at the end.
+Seconds and CPU seconds include start-up. MB largest: peak memory of the largest process, including mapped
+files. MB all: peak memory of all processes of a stage together; memory that they share counts once, memory
+that other programs map too counts in part. It is sampled every 0.2 s, or less often, so that sampling takes
+at most a fiftieth of a core: for a stage with one process, MB largest is more exact. Linux only.
+All files are written into a temporary folder (TMPDIR) that is deleted at the end.
 """
 
 import csv
@@ -52,7 +52,7 @@ from workflow.stages import fill_stages, upstream  # noqa: E402
 LONG_SIDE, SHORT_SIDES = 320, (180, 320)
 COLUMNS = ("image", "split", "tags", "mask")
 HEAD = "{:18}{:18}   seconds{:>10}     CPU s  MB largest      MB all{:>13}"
-PERIOD, PACE = 0.2, 50  # between two looks at the memory: seconds at least, and times what a look takes
+PERIOD, PACE = 0.2, 50  # minimum interval of memory samples: in seconds, and in durations of one sample
 TRAINERS = ("train_cam", "train_boundary", "relabel_masks", "train_segmenter")
 GROWING = ("index_data", "infer_cams", "make_masks", "evaluate_cams", "predict_masks", "evaluate", "report")
 PREDICT = "python -m plda predict {photos}/images --network {segmenter} --out predict"
@@ -71,24 +71,24 @@ def parse() -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     add = commands.add_parser("costs").add_argument
-    add("--folder", type=Path, metavar="PHOTOS", help="with tags.csv and classes.txt")
-    add("--share", type=float, default=0.1, help="of its train and val images")
-    add("--images", type=int, default=400, help="photos to draw for training, where no folder is given")
-    add("--weights", type=Path, help="of MobileNetV2, a file as torchvision publishes it")
-    add("--trees", type=Path, nargs="+", default=[ROOT], metavar="DIR", help="checkouts")
+    add("--folder", type=Path, metavar="PHOTOS", help="folder with tags.csv and classes.txt")
+    add("--share", type=float, default=0.1, help="fraction of its train and val images")
+    add("--images", type=int, default=400, help="photos to draw for training, if no folder is given")
+    add("--weights", type=Path, help="file of MobileNetV2's weights, as published by torchvision")
+    add("--trees", type=Path, nargs="+", default=[ROOT], metavar="DIR", help="source trees")
     add = commands.add_parser("growth").add_argument
-    add("--images", type=int, default=200, help="for training, at factor 1")
+    add("--images", type=int, default=200, help="training images at factor 1")
     add("--factors", type=int, nargs="+", default=[1, 4, 16])
-    add("--stages", nargs="+", default=GROWING, metavar="NAME", help="any; `predict`, with --photos")
-    add("--photos", action="store_true", help="drawn photos of many sizes in place of scenes of one")
+    add("--stages", nargs="+", default=GROWING, metavar="NAME", help="stages; with --photos also `predict`")
+    add("--photos", action="store_true", help="draw photos of many sizes instead of scenes of one size")
     for name, command in commands.choices.items():
         command.set_defaults(call={"costs": costs, "growth": growth}[name])
-        command.add_argument("--threads", type=int, default=2, help="of OpenMP")
+        command.add_argument("--threads", type=int, default=2, help="OpenMP threads")
     return parser.parse_args()
 
 
 class Cost(NamedTuple):
-    """What a command took: seconds, seconds of CPU, MB of its largest process, MB of all at once."""
+    """Cost of a command: seconds, CPU seconds, peak MB of the largest process, peak MB of all processes."""
 
     wall: float
     cpu: float
@@ -97,7 +97,7 @@ class Cost(NamedTuple):
 
 
 class Data(NamedTuple):
-    """How many images a run has; the folder that they are in, for drawn scenes one that is not there."""
+    """The numbers of images of a run, and their folder, which does not exist for drawn scenes."""
 
     train: int
     val: int
@@ -105,7 +105,7 @@ class Data(NamedTuple):
 
 
 class Run:
-    """The stages of one source tree on one data set, in a folder of their own."""
+    """The stages of one source tree on one data set, in a separate folder."""
 
     def __init__(self, tree: Path, folder: Path, data: Data, params: dict[str, Any], threads: int) -> None:
         """Prepare the folder and check that its commands run the code of `tree`."""
@@ -127,7 +127,7 @@ class Run:
             (folder / output).parent.mkdir(parents=True, exist_ok=True)
 
     def needed(self, names: Collection[str], made: Collection[str]) -> list[str]:
-        """The commands in `names` and all that they need, in order; what `made` ones need is left out."""
+        """Return the commands `names` and those that they need, in order; `made` ones need no others."""
         assert set(names) <= set(self.commands), f"{names} must be among {list(self.commands)}"
         needed = set(names)
         for name in reversed(self.commands):
@@ -137,7 +137,7 @@ class Run:
         return [name for name in self.commands if name in needed]
 
     def images(self, name: str) -> int:
-        """How many images a command works on, in all epochs; 0 where it works on none."""
+        """Return the number of images that a command processes, in all epochs; 0 if none."""
         train, val, _ = self.data
         if name in TRAINERS:
             section = self.params[name]
@@ -147,7 +147,7 @@ class Run:
         return (counts | dict.fromkeys(("index_data", "report", "predict"), train + val)).get(name, 0)
 
     def scores(self) -> dict[str, float]:
-        """mIoU of seeds, pseudo-masks and predictions in percent; nan where no mask is true."""
+        """Return the mIoU of seeds, pseudo-masks and predictions in percent; nan without true masks."""
         paths = [self.folder / path for stage in self.stages.values() for path in stage.metrics]
         told = {name: scores for path in paths for name, scores in json.loads(path.read_text()).items()}
         kinds = ("seeds", "pseudo_masks", "predictions")
@@ -155,7 +155,7 @@ class Run:
 
 
 def costs(options: Namespace, temporary: Path) -> None:
-    """Print what each stage costs in each tree, and what the masks of each are worth."""
+    """Print the cost of each stage in each tree, and the scores of its masks."""
     photos, runs = temporary / "photos", {}
     chosen = options.folder and choose(options.folder.resolve(), photos, options.share)
     data = chosen or draw(photos, options.images)
@@ -181,7 +181,7 @@ def costs(options: Namespace, temporary: Path) -> None:
 
 
 def growth(options: Namespace, temporary: Path) -> None:
-    """Print what stages cost at each number of images, and how that grows."""
+    """Print the cost of stages at each number of images, and its growth."""
     runs: list[Run] = []
     taken: dict[str, list[tuple[int, Cost]]] = {name: [] for name in options.stages}
     for factor in options.factors:
@@ -205,7 +205,7 @@ def growth(options: Namespace, temporary: Path) -> None:
 
 
 def grown(options: Namespace, factor: int, temporary: Path) -> Run:
-    """A run with `factor` times the images, and one epoch of each training."""
+    """Return a run with `factor` times the images, and one epoch of each training."""
     train, photos = options.images * factor, temporary / f"photos-{factor}"
     if options.photos:
         data, params = draw(photos, train), photo_params(ROOT, photos, None)
@@ -219,7 +219,7 @@ def grown(options: Namespace, factor: int, temporary: Path) -> Run:
 
 
 def slope_ratio(sizes: Sequence[tuple[int, Cost]]) -> str:
-    """Seconds of an additional image between the last two sizes, over those between the first two."""
+    """Return seconds per additional image between the last two sizes, divided by those of the first two."""
     if len(sizes) < 3:
         return "-"
     slopes = [(last.wall - first.wall) / (more - few) for (few, first), (more, last) in pairwise(sizes)]
@@ -232,13 +232,13 @@ def print_row(name: str, which: str, cost: Cost, speed: str, last: str) -> None:
 
 
 def total(taken: Sequence[Cost]) -> Cost:
-    """Of commands one after another: all seconds, the most memory."""
+    """Return the total cost of consecutive commands: sum of the seconds, maximum of the memory."""
     wall, cpu, largest, everything = zip(*taken, strict=True)
     return Cost(sum(wall), sum(cpu), max(largest), max(everything))
 
 
 def measure(run: Run, name: str) -> Cost:
-    """Run a command, which must succeed. This process stays small: a child begins with its memory."""
+    """Run a command, which must succeed. This process must be small: a child starts with its memory."""
     words, own = shlex.split(run.commands[name]), run.environment
     with tempfile.TemporaryFile() as said:
         began = time.perf_counter()
@@ -258,7 +258,7 @@ def measure(run: Run, name: str) -> Cost:
 
 @contextmanager
 def watched(group: int) -> Iterator[list[float]]:
-    """Give a list to which a thread appends the MB that the processes of a group hold."""
+    """Yield a list to which a thread appends the memory of a process group, in MB."""
     looks, ended = [0.0], threading.Event()
 
     def look() -> None:
@@ -278,7 +278,7 @@ def watched(group: int) -> Iterator[list[float]]:
 
 
 def held(group: int) -> float:
-    """MB that the processes of a group hold; of memory that several processes share, each has its part."""
+    """Return the memory of a process group in MB; memory shared by processes is divided among them."""
     kilobytes = 0
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it may have ended
@@ -289,18 +289,18 @@ def held(group: int) -> float:
 
 
 def photo_params(tree: Path, photos: Path, weights: Path | None) -> dict[str, Any]:
-    """The tree's preset for photos, filled in."""
+    """Return the tree's preset for photos with its paths filled in."""
     params: dict[str, Any] = yaml.safe_load((tree / "workflow/presets/photos.yaml").read_text())
     params["index_data"]["folder"] = str(photos)
     for network in ("cams", "segmenter"):
         params["download_backbone"][network]["weights"] = str(weights.resolve()) if weights else "random"
     if not weights:
-        params["make_masks"]["background_score"] = 0.5  # such maps may be flat, which tells no score
+        params["make_masks"]["background_score"] = 0.5  # maps may be flat, without an automatic score
     return params
 
 
 def choose(photos: Path, folder: Path, share: float) -> Data:
-    """A folder with links to a share of another's photos and masks, all read once: no tree has to wait."""
+    """Fill a folder with links to a share of another's photos and masks; read all once, to cache them."""
     records = [record for _, record in read_table(photos / "tags.csv", COLUMNS[:3])]
     chosen, counts = [], []
     for split in ("train", "val"):
@@ -326,7 +326,7 @@ def write_tags(folder: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def draw(folder: Path, train: int) -> Data:
-    """Photos of many sizes, each with a mask of one ellipse, and a quarter as many more for validation."""
+    """Draw photos of many sizes, each with a mask of one ellipse, and a quarter as many for validation."""
     val, random, rows = max(1, train // 4), np.random.default_rng(0), []
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Draws scenes into a folder laid out like a user's photos, to try the tutorial without any:
+"""Draws scenes into a folder with the layout of a user's photos, to try the tutorial without photos:
 `python -m docs.draw_photos FOLDER`."""
 
 import sys
@@ -13,13 +13,13 @@ TRAIN, VAL, SIZE = 60, 20, 320
 
 
 def main(folder: Path) -> None:
-    (folder / "masks").mkdir(parents=True)  # never into a folder that is there
+    (folder / "masks").mkdir(parents=True)  # fails if the folder exists
     rows = []
     for number in range(TRAIN + VAL):
         scene = draw(7, number, size=SIZE, body_cue=0.9, part_size=0.18)
         image, mask = f"scene-{number:02}.png", ""
         (folder / image).write_bytes(encode_image(scene.image))
-        if number >= TRAIN:  # kept aside, and scored
+        if number >= TRAIN:  # for validation, with true masks
             mask = f"masks/scene-{number:02}.png"
             (folder / mask).write_bytes(encode_mask(scene.mask))
         split = "train" if number < TRAIN else "val"

@@ -1,4 +1,4 @@
-"""Draws docs/gain.png, what PLDA gains by how much bodies tell: after the runs of docs/ablations/cue.yaml."""
+"""Draws docs/gain.png, the gain of PLDA by the body cue, after the runs of docs/ablations/cue.yaml."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writes docs/params.md: `python -m docs.params` after params.yaml, plda/params.py or a preset changed."""
+"""Writes docs/params.md: `python -m docs.params` after changes of params.yaml, plda/params.py or a preset."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,10 +27,10 @@ after `dvc exp run -S`, a value is named with its sections: `train_cam.adaptatio
 
 
 def page() -> str:
-    """The whole page, in Markdown."""
+    """Return the whole page in Markdown."""
     text = PARAMS.read_text(encoding="utf-8")
     values, words, schema = yaml.safe_load(text), comments(text), Params.model_json_schema()
-    # a value without words has those of the first of its name, if it can in a subsection of like name
+    # a value without a comment gets that of the first value with its name, if possible in a section so named
     alike = {key: said for name, said in reversed(words.items()) for key in _names(name)}
     presets = {p.stem: flat(read_yaml(p)) for p in sorted(PRESETS.glob("*.yaml"))}
     obeyed = {name: stage.settings for name, stage in read_runs(DECLARATION, PARAMS, ABLATIONS)[MAIN].items()}
@@ -67,7 +67,7 @@ def page() -> str:
 
 
 def comments(text: str) -> dict[str, str]:
-    """What a YAML file says after `#` beside each key, by the key's dotted name."""
+    """Return the comments after the keys of a YAML file, by dotted name of the key."""
     lines, found = text.splitlines(), {}
 
     def look(node: yaml.MappingNode, prefix: str) -> None:
@@ -85,13 +85,13 @@ def comments(text: str) -> dict[str, str]:
 
 
 def _names(name: str) -> list[str]:
-    """The last two parts of a dotted name, and the last."""
+    """Return the last two parts of a dotted name, and the last part."""
     parts = name.split(".")
     return [".".join(parts[-2:]), parts[-1]]
 
 
 def walk(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value and section in order, sections before what is in them, by dotted name."""
+    """Yield every value and section by dotted name, in order, a section before its content."""
     for key, value in node.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
@@ -99,7 +99,7 @@ def walk(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def find(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The part of a JSON schema that describes the value of a dotted name."""
+    """Return the part of a JSON schema that describes the value of a dotted name."""
     node = schema
     for part in name.split("."):
         node = resolved(node["properties"][part], schema)
@@ -107,13 +107,13 @@ def find(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`node`, or the definition that it refers to; of a section that may be left out, the section."""
+    """Return `node`, or the definition that it refers to; for an optional section, the section."""
     node = node["anyOf"][0] if "$ref" in node.get("anyOf", [{}])[0] else node
     return schema["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
 
 
 def in_words(node: Mapping[str, Any]) -> str:
-    """What a JSON schema allows."""
+    """Describe in words the values that a JSON schema allows."""
     match node:
         case {"enum": options}:
             return ", ".join(f"`{option}`" for option in options)

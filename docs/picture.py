@@ -16,7 +16,7 @@ from plda.masks.cams import Cams
 from plda.masks.folder import load_mask
 
 RUN = Path("results/main")
-TRAIN, VAL = (3, 25, 40, 77), (2, 9, 21, 30)  # picked for variety, before looking at their masks
+TRAIN, VAL = (3, 25, 40, 77), (2, 9, 21, 30)  # chosen for variety, before their masks were seen
 
 
 def main() -> None:

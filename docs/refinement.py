@@ -1,10 +1,10 @@
-"""A contact sheet of what each refinement makes of a run's maps.
+"""Draws a picture of the masks of a run after each refinement step.
 
     python docs/refinement.py [--run results/main] [--images 12] sheet.png
 
-A row for each of some training images: the image with its tags, its seeds, the masks after each
-step of `make_masks.refinement` at its background score, the pixels that the boundary network learnt from and
-the boundary that it sees, and the truth, as far as there are any.
+There is one row for each of some training images: the image with its tags, its seeds, the masks after each
+step of `make_masks.refinement` at the step's background score; if they exist, the pixels that the boundary
+network was trained on, the predicted boundary, and the true mask.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, default=Path("results/main"))
-    parser.add_argument("--shared", type=Path, help="the run that made what this one shares; if another")
+    parser.add_argument("--shared", type=Path, help="run that made the shared stages, if not --run")
     parser.add_argument("--images", type=int, default=12)
-    parser.add_argument("sheet", type=Path, help="written: a picture")
+    parser.add_argument("sheet", type=Path, help="output: the picture")
     options = parser.parse_args()
     run, shared = options.run, options.shared or options.run
     archive = Archive(shared / "index_data/images.zip")

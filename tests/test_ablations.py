@@ -144,10 +144,10 @@ def test_runs_keep_the_photo_folder_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"until": "train"}, "until: 'train' is no stage of dvc.yaml: download_data, "),
-        ({"baseline": "b"}, "baseline: 'b' is not among the runs"),
-        ({"full": "b"}, "full: 'b' is not among the runs"),
-        ({"full": "a"}, "full: a needs train_segmenter.supervision: masks"),
+        ({"until": "train"}, "until: 'train' is not a stage of dvc.yaml: download_data, "),
+        ({"baseline": "b"}, "baseline: must be one of the runs, got 'b'"),
+        ({"full": "b"}, "full: must be one of the runs, got 'b'"),
+        ({"full": "a"}, "full: a must set train_segmenter.supervision: masks"),
         ({"metrics": []}, "metrics: list should have at least 1 item"),
         ({"metrics": "seeds.miou"}, "metrics: input should be a valid list"),
         ({"repeats": {}}, "repeats: dictionary should have at least 1 item"),
@@ -156,8 +156,8 @@ def test_runs_keep_the_photo_folder_path(tmp_path: Path) -> None:
         ({"runs": {"a": {}, "b c": {}}}, "runs.b c: string should match pattern"),
         ({"runs": {"a": {}, "../b": {}}}, "runs.../b: string should match pattern"),
         ({"runs": {"a": {}, 1: {}}}, "runs.1: must be text; put the key in quotes"),
-        ({"runs": {"a": {}, "main": {}}}, "runs.main: is the name of params.yaml as it is"),
-        ({"runs": {"a": {}, "a-r": {}}, "repeats": {"r": {}, "r-r": {}}}, "two runs would be called a-r-r"),
+        ({"runs": {"a": {}, "main": {}}}, "runs.main: the name is reserved for params.yaml"),
+        ({"runs": {"a": {}, "a-r": {}}, "repeats": {"r": {}, "r-r": {}}}, "runs have the same name a-r-r"),
         ({"commom": {}}, "commom: unknown key"),
         (
             {"runs": {"a": {"train_cam.adaptation.enabld": True}}},
@@ -168,18 +168,18 @@ def test_runs_keep_the_photo_folder_path(tmp_path: Path) -> None:
         ({"repeats": {"r": {"sed": 1}}}, "repeats.r.sed: no such value in params.yaml"),
         (
             {"runs": {"a": {"train_cam.adaptation": {}}}},
-            "runs.a.train_cam.adaptation: is a section of params.yaml",
+            "runs.a.train_cam.adaptation: must be a value, got a section",
         ),
         (
             {"runs": {"a": {"train_cam.lr": "fast"}}},
             "run a-r: train_cam.lr: input should be a valid number, got 'fast'",
         ),
         ({"runs": {"a": {"train_cam.epochs": 0}}}, "run a-r: train_cam.epochs: input should be greater than"),
-        ({"runs": {"a": {"seed": 1}}, "repeats": {"r": {"seed": 2}}}, "runs.a.seed: repeats.r sets it, too"),
-        ({"common": {"seed": 1}, "repeats": {"r": {"seed": 2}}}, "common.seed: repeats.r sets it, too"),
+        ({"runs": {"a": {"seed": 1}}, "repeats": {"r": {"seed": 2}}}, "runs.a.seed: repeats.r also sets it"),
+        ({"common": {"seed": 1}, "repeats": {"r": {"seed": 2}}}, "common.seed: repeats.r also sets it"),
         (
             {"repeats": {"r": {}, "s": {"seed": 0}}},
-            "repeats.s: up to evaluate, run a comes out as with r, which is no second measurement",
+            "repeats.s: up to evaluate, run a is identical to that with r",
         ),
     ],
 )
@@ -256,7 +256,7 @@ def test_compare_takes_differences_in_pairs(comparison: Ablations) -> None:
         "",
         "Runs up to evaluate, 3 repeats (r, s, t): mean ± sample standard deviation. Differences to a are "
         "taken repeat by repeat: mean [95 % t-interval] positive/pairs; fewer than 2 pairs have no interval.",
-        "In no run's metrics: k.n.",
+        "No run has these metrics: k.n.",
     ]
 
 
@@ -290,7 +290,8 @@ def test_compare_takes_fractions_of_full_run_in_pairs(tmp_path: Path) -> None:
         "",
         "Runs up to evaluate, 2 repeats (r, s): mean ± sample standard deviation. Differences to a are "
         "taken repeat by repeat: mean [95 % t-interval] positive/pairs; fewer than 2 pairs have no interval.",
-        "Of full, which learns from true masks: in percent, repeat by repeat, mean [95 % t-interval].",
+        "Column of full, which is trained on true masks: percent of its score, repeat by repeat, mean "
+        "[95 % t-interval].",
     ]
     without = compare(scores, read_ablations(write_ablations(tmp_path, **fields)))
     assert list(without.columns) == list(table.columns)[:-4]
@@ -323,8 +324,8 @@ def test_comparison_page_shows_every_run(tmp_path: Path) -> None:
         scores[f"b-{repeat}"] = {"seeds.miou": 45.0 + 1.1 * i}
     scores["full-r"] = {"seeds.miou": 40.0, "predictions.miou": 70.0}
     page = page_of(compare(scores, ablations), scores, ablations)
-    assert "Highest is b: +5.1 against a (95 % interval +4.9 to +5.3); the interval lies above 0." in page
-    assert "Nothing to compare with a." in page  # predictions: the full run is not a rival
+    assert "b: +5.1 against a (95 % interval +4.9 to +5.3); the interval is above 0" in page
+    assert "Nothing to compare with a." in page  # predictions: full is not compared
     assert page.count('role="img"') == 1 + 2 + 2 + 1  # the steps; levels and differences
     assert "segmentation from true masks: 70.0" in page
     assert "<code>train_cam.epochs: 3</code>" in page
@@ -337,9 +338,9 @@ def test_read_metrics_rejects_duplicates_and_non_numbers(tmp_path: Path) -> None
     second.write_text(json.dumps({"n": 3, "gap": {"a": {"b": 4}}}))
     files = [first, second]
     assert read_metrics(files, ["seeds.miou", "gap.a.b", "gone"]) == {"seeds.miou": 1.5, "gap.a.b": 4}
-    with pytest.raises(InputError, match=r"second.json: n: stands in another metrics file"):
+    with pytest.raises(InputError, match=r"second.json: n: is also in another metrics file"):
         read_metrics(files, ["n"])
-    with pytest.raises(InputError, match=r"first.json: seeds.by: is no number, but 'otsu'"):
+    with pytest.raises(InputError, match=r"first.json: seeds.by: must be a number, got 'otsu'"):
         read_metrics(files, ["seeds.by"])
     with pytest.raises(InputError, match=r"third.json: cannot be read"):
         read_metrics([tmp_path / "third.json"], ["n"])
@@ -467,7 +468,7 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     # DVC keeps each run as an experiment of the same name
     tree.commit()
     kept = tree.make("adopt-ablations")
-    assert "Kept as DVC experiments: a-s0, a-s1, b-s0, b-s1" in kept
+    assert "DVC experiments: a-s0, a-s1, b-s0, b-s1" in kept
     assert tree.run("git", "status", "--short") == ""
     file = "results/main/evaluate/metrics.json"
     diff = json.loads(tree.run("dvc", "metrics", "diff", "a-s1", "b-s1", "--json"))[file]["predictions.miou"]

@@ -198,7 +198,7 @@ def test_page_shows_scores_and_classes(inputs: dict[str, Path], page: Page) -> N
 
 
 def test_page_shows_expected_iou(page: Page) -> None:
-    assert "expected IoU 48.0, an estimate without masks" in page.text
+    assert "expected IoU 48.0, an estimate without true masks" in page.text
     assert "its rank correlation with the IoU of unseen images is 1.00" in page.text
     rows = page.all("article")
     assert [row["data-expected"] for row in rows] == ["55.0", "48.0", "", ""]
@@ -218,13 +218,13 @@ def test_report_names_mask_without_estimate(inputs: dict[str, Path], tmp_path: P
 
 
 def test_page_states_supervision_of_segmenter(inputs: dict[str, Path], page: Page) -> None:
-    claims = ("what the segmentation network learnt from", "as if they were true", "never to train")
+    claims = ("made from tags, to train", "as if they were true", "never to train")
     assert all(claim in page.text for claim in claims)
     full = make_page(
         inputs | {"page": inputs["page"].with_name("full")}, train_segmenter__supervision="masks"
     )
     assert not any(claim in full.text for claim in claims)
-    assert "learnt from the true masks of the training images" in full.text
+    assert "is trained on the true masks of the training images" in full.text
 
 
 def test_page_shows_training_of_boundary_network(inputs: dict[str, Path], page: Page, tmp_path: Path) -> None:
@@ -293,11 +293,11 @@ def test_captions_mention_small_objects(inputs: dict[str, Path], tmp_path: Path)
     masks = tmp_path / "masks"
     shutil.copytree(inputs["predictions"], masks)
     ids = np.zeros((SIZE, SIZE), np.uint8)
-    for pixels, words in ((0, "prediction: nothing"), (5, "<1 %"), (100, "4 %")):
+    for pixels, words in ((0, "prediction: background only"), (5, "<1 %"), (100, "4 %")):
         ids.flat[:pixels] = 1
         write_mask(masks, first, ids)
         text = make_page({**inputs, "predictions": masks, "page": tmp_path / "page.html"}, 2).text
-        assert words in text and ("prediction: nothing" in text) == (not pixels)
+        assert words in text and ("prediction: background only" in text) == (not pixels)
 
 
 def test_page_masks_keep_class_ids(inputs: dict[str, Path], page: Page) -> None:
@@ -311,7 +311,7 @@ def test_page_without_true_masks_shows_no_scores(tmp_path: Path) -> None:
     page = make_page(write_inputs(tmp_path, scored=False))
     assert "Nothing is scored on this page" in page.text
     assert page.text.count("not scored") == 3 and "mIoU" not in page.text
-    assert "not scoredexpected IoU 48.0, an estimate without masks" in page.text
+    assert "not scoredexpected IoU 48.0, an estimate without true masks" in page.text
     assert len(page.all("svg", role="img")) == 4  # loss, learning rate, source and target, reversal
     assert len(page.all("article")) == 4
     assert [option["value"] for option in page.all("option")][-2:] == ["", "unsure"]
@@ -326,7 +326,7 @@ def test_gallery_without_masks_ranks_by_expected_iou(tmp_path: Path) -> None:
 
 
 def test_page_describes_the_run(inputs: dict[str, Path], page: Page) -> None:
-    assert "creatures, drawn by this project: 5 to train on, 3 kept aside" in page.text
+    assert "creatures, drawn by this project: 5 for training, 3 for validation" in page.text
     assert "abacus, 32 precision; Linux, Python 3, PyTorch 2" in page.text
     assert f"plda {plda.__version__}" in page.text and "seed 0" in page.text
     # nested names have a line break opportunity, which is not text, after each dot

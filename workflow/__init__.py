@@ -1,1 +1,1 @@
-"""What the engines need to know of the stages and of the runs."""
+"""The stages and runs, as the workflow engines need them, and tools that compare and publish runs."""

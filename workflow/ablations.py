@@ -1,6 +1,6 @@
-"""Reads ablations.yaml: which runs are compared, and the whole params of each.
+"""Reads ablations.yaml: the runs to compare, and the complete params of each run.
 
-python -m workflow.ablations RUN --params FILE     writes a run's params file
+python -m workflow.ablations RUN --params FILE     writes the params file of a run
 """
 
 import argparse
@@ -26,7 +26,7 @@ Changes = dict[str, Any]  # values by dotted name of params.yaml
 
 
 class Ablations(Section):
-    """The whole file; what its fields mean stands there."""
+    """The content of ablations.yaml; the comments in the file explain its fields."""
 
     until: str
     baseline: str
@@ -37,40 +37,40 @@ class Ablations(Section):
     runs: Annotated[dict[Name, Changes], Field(min_length=1)]
 
     def full_names(self) -> list[str]:
-        """Every run with every repeat, as in the paths of the results."""
+        """Return the names of all runs with all repeats, as in the paths of the results."""
         return [full_name(run, repeat) for run in self.runs for repeat in self.repeats]
 
 
 def full_name(run: str, repeat: str) -> str:
-    """The name of a run with a repeat."""
+    """Return the name of a run with a repeat."""
     return f"{run}-{repeat}"
 
 
 def read_ablations(path: Path) -> Ablations:
-    """Read the file, as far as it can be checked by itself.
+    """Read the file and check what can be checked without params.yaml.
 
     Raises:
-        InputError: the file is missing or no YAML, or a field is unknown, missing or wrong.
+        InputError: the file is missing or not YAML, or a field is unknown, missing or wrong.
     """
     ablations = check(Ablations, read_yaml(path), path)
     if MAIN in ablations.runs:
-        raise InputError(f"{path}: runs.{MAIN}: is the name of params.yaml as it is, choose another")
+        raise InputError(f"{path}: runs.{MAIN}: the name is reserved for params.yaml; choose another")
     if ablations.baseline not in ablations.runs:
-        raise InputError(f"{path}: baseline: {ablations.baseline!r} is not among the runs")
+        raise InputError(f"{path}: baseline: must be one of the runs, got {ablations.baseline!r}; add it")
     if ablations.full is not None and ablations.full not in ablations.runs:
-        raise InputError(f"{path}: full: {ablations.full!r} is not among the runs")
+        raise InputError(f"{path}: full: must be one of the runs, got {ablations.full!r}; add it")
     names = ablations.full_names()
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: runs, repeats: two runs would be called {name}")
+            raise InputError(f"{path}: runs, repeats: two runs have the same name {name}")
     return ablations
 
 
 def read_params_of_runs(params_file: Path, ablations_file: Path) -> dict[str, dict[str, Any]]:
-    """The whole params of every run by its full name: `main`, then those of `ablations_file`.
+    """Return the complete params of every run by its full name: `main`, then those of `ablations_file`.
 
     Raises:
-        InputError: either file is wrong, or a run's params are.
+        InputError: one of the files or the params of a run are wrong.
     """
     params = read_yaml(params_file)
     check(Params, params, params_file)
@@ -81,18 +81,18 @@ def read_params_of_runs(params_file: Path, ablations_file: Path) -> dict[str, di
         for repeat, draw in ablations.repeats.items():
             for name in sorted(draw.keys() & (changes.keys() | ablations.common.keys())):
                 place = f"runs.{run}" if name in changes else "common"
-                raise InputError(f"{ablations_file}: {place}.{name}: repeats.{repeat} sets it, too")
+                raise InputError(f"{ablations_file}: {place}.{name}: repeats.{repeat} also sets it")
             values = _changed(shared, changes, f"{ablations_file}: runs.{run}")
             values = _changed(values, draw, f"{ablations_file}: repeats.{repeat}")
             checked = check(Params, values, f"{ablations_file}: run {full_name(run, repeat)}")
             if run == ablations.full and checked.train_segmenter.supervision != "masks":
-                raise InputError(f"{ablations_file}: full: {run} needs train_segmenter.supervision: masks")
+                raise InputError(f"{ablations_file}: full: {run} must set train_segmenter.supervision: masks")
             runs[full_name(run, repeat)] = values
     return runs
 
 
 def _changed(params: Mapping[str, Any], changes: Changes, place: str) -> dict[str, Any]:
-    """A copy of `params` with the values at dotted names changed; `place` is where that stands."""
+    """Return a copy of `params` with the values at dotted names changed; errors begin with `place`."""
     changed = copy.deepcopy(dict(params))
     for name, value in changes.items():
         *_, last = parts = name.split(".")
@@ -103,18 +103,18 @@ def _changed(params: Mapping[str, Any], changes: Changes, place: str) -> dict[st
                 raise InputError(f"{place}.{name}: no such value in params.yaml")
             node = parent[part]
         if isinstance(node, dict):
-            raise InputError(f"{place}.{name}: is a section of params.yaml, name its values one by one")
+            raise InputError(f"{place}.{name}: must be a value, got a section; set its values one by one")
         parent[last] = copy.deepcopy(value)
     return changed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write a run's params file; return the exit status: 0, or 2 for bad input."""
+    """Write the params file of a run; return the exit status: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m workflow.ablations", description="Write a run's params file."
+        prog="python -m workflow.ablations", description="Write the params file of a run."
     )
-    parser.add_argument("run", metavar="RUN", help="a run of ablations.yaml with a repeat: cam-s0")
-    parser.add_argument("--params", type=Path, required=True, metavar="FILE", help="written")
+    parser.add_argument("run", metavar="RUN", help="a run and a repeat of ablations.yaml: cam-s0")
+    parser.add_argument("--params", type=Path, required=True, metavar="FILE", help="output file")
     options = parser.parse_args(arguments)
     try:
         params = read_params_of_runs(PARAMS, ABLATIONS)

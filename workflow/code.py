@@ -1,4 +1,4 @@
-"""`make deps`: the code that each stage runs, read from its imports, is written into dvc.yaml."""
+"""`make deps`: writes the code that each stage runs, found by its imports, into dvc.yaml."""
 
 import ast
 import re
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from workflow.stages import DECLARATION
 
-# code that every stage runs, and that cannot change what comes out: the command line and the checks of params
+# code that every stage runs and that cannot change results: the command line and the checks of params
 FRAME = {"plda/__init__.py", "plda/__main__.py", "plda/backbone_names.py", "plda/errors.py", "plda/params.py"}
 
 
 def code_of(stage: str, root: Path = Path()) -> list[str]:
-    """The files of plda, and the templates beside them, that a stage's function reads when it runs.
+    """Return the files of plda that a stage imports, and the templates beside them.
 
     Raises:
-        FileNotFoundError: there is no such stage in plda/stages below `root`.
+        FileNotFoundError: plda/stages below `root` has no such stage.
     """
     found, waiting = set(), [f"plda/stages/{stage}.py"]
     while waiting:
@@ -25,12 +25,12 @@ def code_of(stage: str, root: Path = Path()) -> list[str]:
         found |= {path, *(str(p.relative_to(root)) for p in (root / path).parent.glob("*.j2"))}
         code = (root / path).read_text(encoding="utf-8")
         names = (name.replace(".", "/") + ".py" for name in _imported(code))
-        waiting += [name for name in names if (root / name).exists()]  # the others are no modules
+        waiting += [name for name in names if (root / name).exists()]  # other names are not modules
     return sorted(found - FRAME)
 
 
 def with_code(declaration: str, root: Path = Path()) -> str:
-    """dvc.yaml's text with the code of each stage as the last of its deps, and all else as it was."""
+    """Return the text of dvc.yaml with the code of each stage as its last deps; the rest is unchanged."""
 
     def rewritten(stage: re.Match[str]) -> str:
         name, before, deps = stage.groups()
@@ -44,7 +44,7 @@ def with_code(declaration: str, root: Path = Path()) -> str:
 
 
 def _imported(code: str) -> Iterator[str]:
-    """What of plda a file imports, at its top or later: modules, and names that may be modules."""
+    """Yield what a file imports from plda, at any place: modules, and names that may be modules."""
     for node in ast.walk(ast.parse(code)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -1,8 +1,8 @@
 """The table and the page of an ablation: the metrics of every run, and its differences to a baseline.
 
-Two runs with the same repeat share what the repeat draws (seed, data), so their difference varies less than
-either does: differences are taken in pairs, and their mean has a 95 % t-interval. So are the shares of what
-the segmentation network reaches when it learns from true masks, where a run does.
+Two runs with the same repeat share its random choices (seed, data), so their difference varies less than the
+values themselves. Differences are therefore taken in pairs, and their mean has a 95 % t-interval. If a run is
+trained on true masks, the shares of its score that the other runs reach are computed in the same way.
 
     python -m workflow.compare --table ablations.csv --summary ablations.md --page ablations.html
 """
@@ -28,14 +28,14 @@ from workflow.runs import compared, read_runs
 from workflow.stages import DECLARATION, PARAMS
 
 Scores = Mapping[str, Mapping[str, float]]  # metrics by full name of the run
-SEGMENTATION = "predictions."  # how the names of the segmentation network's metrics begin
+SEGMENTATION = "predictions."  # prefix of the segmentation network's metrics
 
 
 def read_metrics(files: Sequence[Path], names: Sequence[str]) -> dict[str, float]:
-    """The metrics called `names` in a run's JSON files, nested names joined by dots; those that are there.
+    """Return those of the metrics `names` that a run's JSON files contain; nested names are joined by dots.
 
     Raises:
-        InputError: a file is missing or no JSON; a metric stands in several files, or is no number.
+        InputError: a file is missing or not JSON; a metric is in several files, or is not a number.
     """
     found: dict[str, float] = {}
     for file in files:
@@ -47,26 +47,26 @@ def read_metrics(files: Sequence[Path], names: Sequence[str]) -> dict[str, float
             raise InputError(f"{file}: is not JSON: {error}") from error
         for name in values.keys() & set(names):
             if name in found:
-                raise InputError(f"{file}: {name}: stands in another metrics file of the run, too")
+                raise InputError(f"{file}: {name}: is also in another metrics file of the run")
             if isinstance(values[name], bool) or not isinstance(values[name], int | float):
-                raise InputError(f"{file}: {name}: is no number, but {values[name]!r}")
+                raise InputError(f"{file}: {name}: must be a number, got {values[name]!r}")
             found[name] = values[name]
     return found
 
 
 def compare(scores: Scores, ablations: Ablations) -> pd.DataFrame:
-    """One row per run and metric.
+    """Return a table with one row per run and metric.
 
     Args:
-        scores: the metrics of each run, by its full name; what is not there is left out.
+        scores: metrics of each run, by its full name; metrics may be missing.
         ablations: runs, repeats, metrics, the baseline and the fully supervised run.
 
     Returns:
         Columns run, metric; n, mean, sd (sample standard deviation) over the repeats; pairs, difference (to
         the baseline, mean over the pairs), low, high (its 95 % t-interval), positive (pairs with a positive
-        difference). Where there is a fully supervised run, for metrics of the segmentation network: shares
-        (pairs with it), share (of its value, in percent, mean over these pairs), share_low, share_high (its
-        95 % t-interval). Empty: sd and intervals of fewer than two values, what a run is to itself.
+        difference). If there is a fully supervised run, for metrics of the segmentation network: shares
+        (pairs with that run), share (of its value, in percent, mean over these pairs), share_low, share_high
+        (its 95 % t-interval). Empty: sd and intervals of fewer than two values, and a run against itself.
     """
     rows = []
     for run in ablations.runs:
@@ -101,13 +101,13 @@ def compare(scores: Scores, ablations: Ablations) -> pd.DataFrame:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; nan where there are too few values."""
+    """Return mean and sample standard deviation; nan if there are too few values."""
     mean = float(np.mean(values)) if values else math.nan
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and the bounds of its 95 % t-interval; nan where there are too few values."""
+    """Return mean and the bounds of its 95 % t-interval; nan if there are too few values."""
     mean, sd = mean_and_sd(values)
     half = (
         float(stats.t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
@@ -118,7 +118,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def cells(table: pd.DataFrame, ablations: Ablations) -> tuple[list[str], list[list[str]]]:
-    """The table for people: titles of the columns, and a row per run."""
+    """Return the table as text: titles of the columns, and one row per run."""
     columns = {m: {m: _level, f"against {ablations.baseline}": _difference} for m in ablations.metrics}
     for metric in _shared(ablations):
         columns[metric][f"of {ablations.full}"] = _share
@@ -132,14 +132,14 @@ def cells(table: pd.DataFrame, ablations: Ablations) -> tuple[list[str], list[li
 
 
 def summarise(table: pd.DataFrame, ablations: Ablations) -> str:
-    """The table in Markdown, one row per run, and a line that says what it compares."""
+    """Return the table in Markdown, one row per run, and notes that explain it."""
     head, body = cells(table, ablations)
     lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)]), *map(_row, body)]
     return "\n".join([*lines, "", *notes(table, ablations)]) + "\n"
 
 
 def notes(table: pd.DataFrame, ablations: Ablations) -> list[str]:
-    """What the table compares, in sentences."""
+    """Return sentences that explain the table."""
     repeats = f"{len(ablations.repeats)} repeats" if len(ablations.repeats) > 1 else "1 repeat"
     lines = [
         f"Runs up to {ablations.until}, {repeats} ({', '.join(ablations.repeats)}): mean ± sample standard "
@@ -148,17 +148,17 @@ def notes(table: pd.DataFrame, ablations: Ablations) -> list[str]:
     ]
     if _shared(ablations):
         lines.append(
-            f"Of {ablations.full}, which learns from true masks: in percent, repeat by repeat, mean [95 % "
-            "t-interval]."
+            f"Column of {ablations.full}, which is trained on true masks: percent of its score, repeat by "
+            "repeat, mean [95 % t-interval]."
         )
     nowhere = [m for m in ablations.metrics if not table.loc[table["metric"] == m, "n"].any()]
     if nowhere:
-        lines.append(f"In no run's metrics: {', '.join(nowhere)}.")
+        lines.append(f"No run has these metrics: {', '.join(nowhere)}.")
     return lines
 
 
 def page_of(table: pd.DataFrame, scores: Scores, ablations: Ablations) -> str:
-    """The page: `table`, which `compare` made of `scores`, in charts and numbers."""
+    """Return the page with charts and numbers of `table`, which `compare` made from `scores`."""
     values = {
         metric: {run: _by_repeat(scores, ablations, run, metric) for run in ablations.runs}
         for metric in ablations.metrics
@@ -167,7 +167,7 @@ def page_of(table: pd.DataFrame, scores: Scores, ablations: Ablations) -> str:
 
 
 def _shared(ablations: Ablations) -> list[str]:
-    """The metrics of which the share of full supervision is told."""
+    """Return the metrics for which the share of full supervision is shown."""
     return [m for m in ablations.metrics if ablations.full is not None and m.startswith(SEGMENTATION)]
 
 
@@ -205,9 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m workflow.compare", description="Compare the runs of ablations.yaml."
     )
-    parser.add_argument("--table", type=Path, required=True, metavar="CSV", help="written, for programs")
-    parser.add_argument("--summary", type=Path, required=True, metavar="MD", help="written, for people")
-    parser.add_argument("--page", type=Path, required=True, metavar="HTML", help="written, to look at")
+    parser.add_argument("--table", type=Path, required=True, metavar="CSV", help="output: table for programs")
+    parser.add_argument("--summary", type=Path, required=True, metavar="MD", help="output: table in Markdown")
+    parser.add_argument("--page", type=Path, required=True, metavar="HTML", help="output: page with charts")
     options = parser.parse_args(arguments)
     try:
         ablations = read_ablations(ABLATIONS)

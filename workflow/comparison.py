@@ -1,4 +1,4 @@
-"""The page of an ablation: every run's repeats as dots, its differences to the baseline with intervals."""
+"""The page of an ablation: repeats of each run as dots, differences to the baseline with intervals."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ MEASURES = {
     "object_precision": "precision of object against background",
     "object_recall": "recall of object against background",
     "object_class": "object pixels with the right class",
-    "object_share": "pixels called object",
-    "object_share_true": "pixels truly object",
+    "object_share": "pixels labelled as object",
+    "object_share_true": "pixels of true objects",
     "undecided": "undecided pixels",
 }
 FUNNEL = ("seeds.miou", "pseudo_masks.miou", "predictions.miou")
 
 
 class Metric(NamedTuple):
-    """One metric on the page: its name, its title in words, a sentence, and its charts (SVG)."""
+    """One metric on the page: name, title in words, summary sentence, and charts (SVG)."""
 
     name: str
     title: str
@@ -49,14 +49,14 @@ def render(
     cells: tuple[Sequence[str], Sequence[Sequence[str]]],
     notes: Sequence[str],
 ) -> str:
-    """The page as HTML, which needs nothing else.
+    """Return the page as HTML; it needs no other file.
 
     Args:
-        table: what `workflow.compare.compare` gives.
-        values: each metric's values by run and by repeat.
-        ablations: what is compared.
-        cells: the table for people: titles, and a row per run.
-        notes: sentences that say how to read it.
+        table: result of `workflow.compare.compare`.
+        values: values of each metric, by run and repeat.
+        ablations: runs, repeats, metrics and the baseline.
+        cells: table as text: titles of the columns, and one row per run.
+        notes: sentences that explain the table.
     """
     rows = table.set_index(["metric", "run"])
     steps = {
@@ -85,7 +85,7 @@ def render(
 
 
 def metric_title(name: str) -> str:
-    """A metric's name in words, as far as they are known: seeds.miou is the mIoU of the CAM seeds."""
+    """Return a metric's name in words, if these are known: "mIoU, CAM seeds" for seeds.miou."""
     masks, _, measure = name.partition(".")
     if masks in SETS and measure in MEASURES:
         return f"{MEASURES[measure]}, {SETS[masks]}"
@@ -121,14 +121,14 @@ def _metric(
 
 
 def _sentence(means: Mapping[str, tuple[float, float, float]], baseline: str) -> str:
-    """What can be said of the run that is furthest above the baseline."""
+    """Return a sentence about the run that is furthest above the baseline."""
     if not means:
         return f"Nothing to compare with {baseline}."
     run = max(means, key=lambda name: means[name][0])
     mean, low, high = means[run]
     if low != low:
-        return f"Highest is {run}, {mean:+.1f} against {baseline}: one pair, so chance cannot be told apart."
+        return f"The highest run is {run}, {mean:+.1f} against {baseline}; one pair cannot exclude chance."
     told = f"{mean:+.1f} against {baseline} (95 % interval {low:+.1f} to {high:+.1f})"
     if low > 0:
-        return f"Highest is {run}: {told}; the interval lies above 0."
-    return f"No run is surely above {baseline}; highest is {run}: {told}."
+        return f"The highest run is {run}: {told}; the interval is above 0."
+    return f"No run is significantly above {baseline}; the highest run is {run}: {told}."

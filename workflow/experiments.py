@@ -1,10 +1,10 @@
-"""Keeps each run of ablations.yaml as a DVC experiment of its name: `dvc metrics diff cam-s0 plda-s0`.
+"""Saves each run of ablations.yaml as a DVC experiment with its name: `dvc metrics diff cam-s0 plda-s0`.
 
-An experiment of DVC is a commit on top of HEAD that no branch holds, but the ref
-refs/exps/<first two digits of HEAD>/<the others>/<name>. `dvc exp save` would write one, but it refuses where
-any output of any stage is not in its place. A run needs less: the working tree's tracked files, its params as
-params.yaml, and its metrics, tables and curves in the places of those of the run `main`. So git's plumbing
-writes the commit, through an index of its own; working tree, index and branches stay as they are.
+A DVC experiment is a commit on top of HEAD that is on no branch, with the ref
+refs/exps/<first two digits of HEAD>/<the others>/<name>. `dvc exp save` refuses to write one if any output of
+any stage is missing. A run needs less: the working tree's tracked files, its params as params.yaml, and its
+metrics, tables and curves in place of those of the run `main`. So this module writes the commit with git's
+plumbing commands and a separate index; working tree, index and branches do not change.
 
     python -m workflow.experiments     after `snakemake --cores all ablations`
 """
@@ -25,16 +25,16 @@ from workflow.stages import DECLARATION, MAIN, PARAMS, Stage
 
 
 class Git:
-    """Git's plumbing on the repository around the current folder, with `index` in place of the user's."""
+    """Git commands on the repository of the current folder, with `index` instead of the user's index."""
 
     def __init__(self, index: Path) -> None:
         self._environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
 
     def __call__(self, *arguments: str, text: str = "") -> str:
-        """What a command prints, given `text` to read.
+        """Run a command with `text` as its input and return its output.
 
         Raises:
-            InputError: it failed; with its own words.
+            InputError: the command failed; the message is git's own.
         """
         run = subprocess.run(
             ["git", *arguments], input=text, env=self._environment, capture_output=True, encoding="utf-8"
@@ -47,12 +47,15 @@ class Git:
 def run_files(
     main: Mapping[str, Stage], made: Mapping[str, Stage], params: Mapping[str, Any]
 ) -> dict[str, str | None]:
-    """What a run's experiment has in place of the files of `main`: text by path, None for what it has not.
+    """Return the files that replace those of `main` in a run's experiment.
 
     Args:
-        main: the stages of `main`.
-        made: those that the run made or shares.
-        params: the run's.
+        main: stages of `main`.
+        made: stages that the run made or shares.
+        params: params of the run.
+
+    Returns:
+        Text by path; None for a file that the run does not have.
 
     Raises:
         InputError: a file is missing.
@@ -68,14 +71,14 @@ def run_files(
 
 
 def keep(git: Git, name: str, files: Mapping[str, str | None], tree: str, parent: str) -> None:
-    """Write one experiment; another one of this name on top of `parent` is replaced.
+    """Write one experiment; replace an experiment with the same name on top of `parent`.
 
     Args:
-        git: whose index is overwritten.
-        name: of the run.
-        files: text by path, None for what is not to be there.
-        tree: what is there besides.
-        parent: the commit that DVC shows it under.
+        git: git commands; their index is overwritten.
+        name: name of the run.
+        files: text by path; None removes the file.
+        tree: git tree with all other files.
+        parent: commit under which DVC shows the experiment.
     """
     git("read-tree", tree)
     for path, text in files.items():
@@ -85,7 +88,7 @@ def keep(git: Git, name: str, files: Mapping[str, str | None], tree: str, parent
             blob = git("hash-object", "-w", "--stdin", text=text)
             git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
     ref, own = f"refs/exps/{parent[:2]}/{parent[2:]}/{name}", git("write-tree")
-    if git("for-each-ref", "--format=%(tree)", ref) != own:  # else it keeps its date
+    if git("for-each-ref", "--format=%(tree)", ref) != own:  # an unchanged experiment keeps its date
         git("update-ref", ref, git("commit-tree", own, "-p", parent, "-m", f"run {name}"))
 
 
@@ -93,7 +96,7 @@ def _head(git: Git) -> str:
     try:
         return git("rev-parse", "--verify", "HEAD")
     except InputError as error:
-        raise InputError(f"an experiment stands on a commit: run `git commit` first ({error})") from error
+        raise InputError(f"DVC experiments need a commit: run `git commit` first ({error})") from error
 
 
 def _text(path: Path) -> str:
@@ -106,7 +109,7 @@ def _text(path: Path) -> str:
 
 
 def main() -> int:
-    """Keep every run; return the exit status: 0, or 2 for bad input."""
+    """Save every run; return the exit status: 0, or 2 for bad input."""
     try:
         runs = read_runs(DECLARATION, PARAMS, ABLATIONS)
         params = read_params_of_runs(PARAMS, ABLATIONS)
@@ -118,14 +121,14 @@ def main() -> int:
             git = Git(Path(folder) / "index")
             head = _head(git)
             git("read-tree", head)
-            git("add", "--update", ":/")  # the working tree made the results, committed or not
+            git("add", "--update", ":/")  # uncommitted changes produced the results too
             tree = git("write-tree")
             for run, files in experiments.items():
                 keep(git, run, files, tree, head)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"Kept as DVC experiments: {', '.join(experiments)}")
+    print(f"Saved as DVC experiments: {', '.join(experiments)}")
     return 0
 
 

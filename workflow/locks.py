@@ -1,12 +1,12 @@
-"""Removes the locks that a killed Snakemake left behind, if nothing of it can still be alive.
+"""Removes the locks of a killed Snakemake, if none of its processes can still be running.
 
-Snakemake notes in `.snakemake/locks` which files it works on, and refuses to start where such notes are.
-After `kill -9` they stay. The system's own lock on `.snakemake/plda.lock` does not: every Snakemake and every
-job holds a share of it until its process ends. Who can have it alone knows that no process on this host works
-here, so that all notes made on this host are stale.
+Snakemake writes into `.snakemake/locks` which files it works on, and refuses to start while such notes exist.
+After `kill -9` they remain. The operating system's lock on `.snakemake/plda.lock` does not: every Snakemake
+and every job holds it in shared mode until its process ends. If a process gets it in exclusive mode, no other
+process on this host works in this folder, so all notes made on this host are stale.
 
-Nothing is removed if the file system has no such locks, or if a Snakemake on another host, or one that gave
-jobs to a cluster, was here: then Snakemake's own message says what to do (`--unlock`).
+Nothing is removed if the file system does not support such locks, or if a Snakemake on another host, or one
+with cluster jobs, has used the folder: then Snakemake's own message explains what to do (`--unlock`).
 """
 
 import fcntl
@@ -16,16 +16,16 @@ from pathlib import Path
 
 NOTES = Path(".snakemake/locks")  # Snakemake deletes this folder when a run ends
 LOCK = Path(".snakemake/plda.lock")
-# what a job's shell does first: Snakemake's own prefix, which this replaces, and a share of the lock, so that
-# jobs that outlive their Snakemake count as well; macOS has no flock(1)
+# prefix of each job's shell command: Snakemake's own prefix, which this replaces, and the lock in shared
+# mode, for jobs that outlive their Snakemake; macOS has no flock(1)
 PREFIX = f"set -euo pipefail; [ -w {LOCK} ] && exec 9<> {LOCK} && flock --shared 9 2> /dev/null || true; "
 
 
 def hold(cluster: bool) -> None:
-    """Hold a share of the lock until this process ends, and remove stale notes before.
+    """Remove stale notes, then hold the lock in shared mode until this process ends.
 
     Args:
-        cluster: jobs run elsewhere, where this lock may not be seen.
+        cluster: whether jobs run on other hosts, where this lock may not be visible.
     """
     mine = NOTES / ("cluster.user" if cluster else f"{socket.gethostname()}.user")
     try:
@@ -36,7 +36,7 @@ def hold(cluster: bool) -> None:
                 note.unlink()
         mine.touch()
         fcntl.flock(lock, fcntl.LOCK_SH)
-    except OSError:  # no such locks here, or another user's folder
+    except OSError:  # locks are not supported here, or the folder is another user's
         return
 
 

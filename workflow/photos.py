@@ -1,6 +1,7 @@
-"""What Snakemake knows of the user's own photos: one fingerprint, which it compares as it compares params.
+"""The fingerprint of the user's photos, which Snakemake compares in the same way as params.
 
-As inputs they would be judged by the folder's time, which a Thumbs.db changes and a replaced photo does not.
+If the photos were inputs, Snakemake would compare the folder's modification time, which a new Thumbs.db
+changes and a replaced photo does not.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from plda.data.folder import CLASSES, TAGS, named_files
 def fingerprint(folder: Path) -> str:
     """Return a checksum of the tables' contents and of the sizes and times of the files that they name.
 
-    What is missing or unreadable is left out; the stage that reads the folder explains the fault.
+    Missing or unreadable files are skipped; the stage that reads the folder reports them.
     """
     known = [_content(folder / CLASSES), _content(folder / TAGS), *map(_state, named_files(folder))]
     return hashlib.sha256(repr(known).encode()).hexdigest()
@@ -30,6 +31,6 @@ def _content(table: Path) -> str | None:
 def _state(file: Path) -> tuple[int, int] | None:
     try:
         status = file.stat()
-    except (OSError, ValueError):  # a name with a zero byte is a ValueError
+    except (OSError, ValueError):  # a name with a zero byte raises ValueError
         return None
     return status.st_size, status.st_mtime_ns

@@ -1,9 +1,8 @@
-"""Fills dvc.yaml with a run's params into {name: Stage}: all that the Snakemake rules know of a stage.
+"""Reads the stages of a run from dvc.yaml and its params: all that the Snakemake rules know about a stage.
 
-Understood is the part of DVC's format that our dvc.yaml uses: `vars` with plain values, `${...}` of these and
-of params.yaml, and stages with cmd, deps, params, outs, metrics and plots. A test holds the result against
-DVC's own reading. A command may use `vars` only: a shell runs it, and a value of params.yaml can hold
-anything.
+It supports the part of DVC's format that our dvc.yaml uses: `vars` with plain values, `${...}` of these and
+of params.yaml, and stages with cmd, deps, params, outs, metrics and plots. A test compares the result with
+DVC's own reading. A command may use `vars` only: a shell runs it, and values of params.yaml can be any text.
 """
 
 import re
@@ -16,7 +15,7 @@ from plda.errors import InputError
 
 DECLARATION, PARAMS = Path("dvc.yaml"), Path("params.yaml")
 _NAME = re.compile(r"\$\{([\w.]+)\}")
-MAIN = "main"  # the run that dvc.yaml is written for: params.yaml as it is
+MAIN = "main"  # the run with the unchanged params.yaml; dvc.yaml contains its paths
 
 
 @dataclass(frozen=True)
@@ -24,15 +23,15 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-        name: as everywhere.
-        run: the run that makes it, which is in the paths of its outputs.
-        command: what a shell runs.
-        inputs: paths of the data and the code it reads.
-        given: paths of the user's own files and folders it reads, named in params.yaml.
-        outputs: paths it writes; one without an ending is a folder.
-        metrics: those of the outputs that hold metrics.
-        in_git: those of the outputs that git keeps, not DVC's cache.
-        settings: the sections of params.yaml it obeys, by name.
+        name: name of the stage, as in dvc.yaml.
+        run: name of the run that makes the stage; it is part of the output paths.
+        command: shell command.
+        inputs: paths of the data and code that the stage reads.
+        given: paths of the user's own files and folders that the stage reads, named in params.yaml.
+        outputs: paths that the stage writes; a path without an extension is a folder.
+        metrics: outputs that contain metrics.
+        in_git: outputs that are stored in git, not in DVC's cache.
+        settings: sections of params.yaml that the stage depends on, by name.
     """
 
     name: str
@@ -47,17 +46,17 @@ class Stage:
 
 
 def fill_stages(declaration: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Stage]:
-    """The stages of `declaration`, as parsed from dvc.yaml, for a run with `params`.
+    """Return the stages of `declaration`, as parsed from dvc.yaml, for a run with `params`.
 
     Raises:
-        InputError: a command names a value of params.yaml.
-        KeyError: a `${name}` stands nowhere.
+        InputError: a command uses a value of params.yaml.
+        KeyError: a `${name}` is not defined.
     """
     paths = {name: path for group in declaration["vars"] for name, path in group.items()}
     values = {**params, **paths}
 
     def fill(text: str) -> str:
-        """`text` with each `${a.b}` replaced by values[a][b]."""
+        """Replace each `${a.b}` in `text` by values[a][b]."""
         return _NAME.sub(lambda match: str(_look_up(values, match[1])), text)
 
     stages = {}
@@ -73,12 +72,12 @@ def fill_stages(declaration: Mapping[str, Any], params: Mapping[str, Any]) -> di
 
 
 def upstream(stage: Stage, stages: Mapping[str, Stage]) -> list[str]:
-    """The names of the stages that `stage` reads from."""
+    """Return the names of the stages whose outputs `stage` reads."""
     return [name for name, other in stages.items() if set(other.outputs) & set(stage.inputs)]
 
 
 def stages_until(stages: Mapping[str, Stage], last: str) -> dict[str, Stage]:
-    """The stage `last` and all that it needs."""
+    """Return the stage `last` and all stages that it needs."""
     needed = {last}
     for name in reversed(list(stages)):
         if name in needed:
@@ -87,7 +86,7 @@ def stages_until(stages: Mapping[str, Stage], last: str) -> dict[str, Stage]:
 
 
 def map_texts(node: Any, change: Callable[[str], str]) -> Any:
-    """`node` with `change` made to every text in its lists and dicts, keys too."""
+    """Return `node` with `change` applied to every string in its lists and dicts, including keys."""
     if isinstance(node, str):
         return change(node)
     if isinstance(node, list):
@@ -113,7 +112,7 @@ def _stage(name: str, stanza: Mapping[str, Any], given: tuple[str, ...], params:
 
 
 def _with_flags(output: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """An output is its path, or one path with flags."""
+    """Return the path and flags of an output, which is a path or {path: flags}."""
     return (output, {}) if isinstance(output, str) else next(iter(output.items()))
 
 

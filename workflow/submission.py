@@ -1,10 +1,9 @@
-"""The predictions of PASCAL VOC 2012's test set as its evaluation server takes them.
+"""Packs predictions for the PASCAL VOC 2012 test set in the format of the evaluation server.
 
-Nobody but the server has the test set's masks. It takes an archive with a palette PNG per image, of the
-image's size and with the class id of every pixel, void not being one of them, in a folder named by the
-competition: comp5 is for what learnt from VOC's own data alone, comp6 for all else, as for networks that
-start from ImageNet weights.
-The archive is a .tar.gz: a plain .tar is said to be turned down (zhanghang1989/PyTorch-Encoding, issue 225).
+Only the server has the masks of the test set. It accepts an archive with one palette PNG per image, which has
+the image's size and a class id (never void) for every pixel, in a folder named after the competition: comp5
+for methods that use VOC data only, comp6 for all others, such as networks that start from ImageNet weights.
+The archive is a .tar.gz: a plain .tar is reportedly rejected (zhanghang1989/PyTorch-Encoding, issue 225).
 
     snakemake --cores all submission
 """
@@ -30,12 +29,12 @@ from plda.params import read_params
 from workflow.stages import PARAMS
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # in the archive
-LONGEST = 500  # pixels, the long side of VOC's images at most
-IMAGES = 1456  # of the test set
+LONGEST = 500  # pixels: maximum long side of VOC's images
+IMAGES = 1456  # in the test set
 
 
 def check_data(classes: Path, params: Path) -> None:
-    """Refuse masks that the server could not compare.
+    """Check that the server can compare the masks.
 
     Raises:
         InputError: the classes are not VOC's, or the images were shrunk.
@@ -44,14 +43,14 @@ def check_data(classes: Path, params: Path) -> None:
         raise InputError(f"{classes}: must be VOC's classes, in this order: {', '.join(CLASSES)}")
     long_side = read_params(params).index_data.long_side
     if long_side is not None and long_side < LONGEST:
-        raise InputError(f"{params}: index_data.long_side: the server takes masks of the images' own size")
+        raise InputError(f"{params}: index_data.long_side: must be null: masks need the images' own size")
 
 
 def server_files(index: Path, predictions: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file in the archive.
+    """Yield name and content of each file in the archive.
 
     Raises:
-        InputError: no image has split test, or one has no mask or a mask with other ids.
+        InputError: no image has split test, or an image has no mask or a mask with invalid ids.
     """
     entries = read_index(index, "test")
     if not entries:
@@ -61,7 +60,7 @@ def server_files(index: Path, predictions: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def encode(ids: np.ndarray) -> bytes:
-    """Class ids, (H, W) uint8, as a palette PNG with VOC's colours."""
+    """Encode class ids, (H, W) uint8, as a palette PNG with VOC's colours."""
     image = Image.fromarray(ids)
     image.putpalette(colour_map().tobytes())
     buffer = io.BytesIO()
@@ -70,18 +69,18 @@ def encode(ids: np.ndarray) -> bytes:
 
 
 def colour_map() -> np.ndarray:
-    """VOC's colours, (256, 3) uint8 RGB: each takes every third bit of the id, the lowest as its highest."""
+    """Return VOC's colours, (256, 3) uint8 RGB: a channel is every third bit of the id, in reverse order."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     channels = np.pad(bits, [(0, 0), (0, 1)]).reshape(256, 3, 3)  # (id, place, RGB)
     return np.packbits(channels, axis=1)[:, 0]
 
 
 def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write `files`, pairs of name and content, to a .tar.gz: the same files give the same bytes."""
+    """Write `files`, pairs of name and content, to a .tar.gz; the same files give the same bytes."""
     with (
         replacing(path) as temporary,
         temporary.open("wb") as raw,
-        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as zipped,  # no name, no time
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as zipped,  # no name and no time, for equal bytes
         tarfile.open(fileobj=zipped, mode="w") as archive,
     ):
         for name, content in files:
@@ -93,10 +92,10 @@ def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 def _ids(predictions: Path, entry: Entry) -> np.ndarray:
     path = mask_path(predictions, entry)
     if not path.exists():
-        raise InputError(f"{path}: is missing; {PARAMS}: predict_masks.splits needs test")
+        raise InputError(f"{path}: is missing; {PARAMS}: predict_masks.splits must contain test")
     ids = load_mask(predictions, entry)
     if ids.max() >= len(CLASSES):
-        raise InputError(f"{path}: holds id {ids.max()}; ids go from 0 to {len(CLASSES) - 1}")
+        raise InputError(f"{path}: class ids: got {ids.max()}, must be 0 to {len(CLASSES) - 1}")
     return ids
 
 
@@ -105,10 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m workflow.submission", description="Pack predictions for VOC's evaluation server."
     )
-    parser.add_argument("--classes", type=Path, required=True, metavar="TXT", help="of the data set")
-    parser.add_argument("--index", type=Path, required=True, metavar="CSV", help="its table")
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER", help="the masks")
-    parser.add_argument("--submission", type=Path, required=True, metavar="TAR.GZ", help="written")
+    parser.add_argument("--classes", type=Path, required=True, metavar="TXT", help="file of class names")
+    parser.add_argument("--index", type=Path, required=True, metavar="CSV", help="table of the data set")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER", help="predicted masks")
+    parser.add_argument("--submission", type=Path, required=True, metavar="TAR.GZ", help="output archive")
     options = parser.parse_args(arguments)
     try:
         check_data(options.classes, PARAMS)

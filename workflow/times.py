@@ -1,4 +1,4 @@
-"""Refuses inputs from the future, with which Snakemake deletes what a job has made, as `clock skew`."""
+"""Rejects inputs with times in the future, for which Snakemake deletes a job's outputs (`clock skew`)."""
 
 import time
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ TOLERANCE = 2  # seconds between the clocks of two machines; a job takes longer
 
 
 def refuse_future(paths: Iterable[str]) -> None:
-    """Check the times of the files that Snakemake compares.
+    """Check the modification times of the files that Snakemake compares.
 
     Raises:
         InputError: a file's time is in the future.

@@ -1,6 +1,6 @@
-"""Charts of the page, as SVG to stand inside HTML: they take the page's text colour, light or dark.
+"""Charts of the report pages, as SVG inside HTML, in the page's text colour (light or dark mode).
 
-The same inputs give the same bytes. Numbers are in percent where the tables hold percent.
+The same inputs give the same bytes. Values are in percent where the tables hold percent.
 """
 
 import html
@@ -15,20 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-INK = "#010203"  # no chart needs this colour, so it can stand for the page's own
-ACCENT = "#3d7de0"  # seen well on white and on black
+INK = "#010203"  # replaced by the page's text colour; no chart needs this colour itself
+ACCENT = "#3d7de0"  # visible on white and on black
 STYLES: Mapping[str, dict[str, Any]] = {
     "seeds": {"color": "#a0a0a0"},
     "pseudo_masks": {"color": "#68686e"},
     "predictions": {"color": ACCENT},
 }
-"""Greys and one blue: told apart by lightness alone, and not to be mistaken for a class's colour."""
+"""Greys and one blue: they differ in lightness, and no class has these colours."""
 TRAININGS: Mapping[str, dict[str, Any]] = {
     "CAM network": {"lw": 4.0, **STYLES["seeds"]},
     "boundary network": {"lw": 2.5, "color": "#c2701c", "ls": "--"},
     "segmentation network": {"lw": 1.5, **STYLES["predictions"]},
 }
-"""Curves may be the same: a thin one on top of a thick one shows both."""
+"""Curves may be equal: a thin curve on top of a thick one shows both."""
 LINES: Sequence[dict[str, Any]] = (
     {"color": ACCENT, "ls": "-"},
     {"color": "#8a8a8f", "ls": "--"},
@@ -37,19 +37,19 @@ LINES: Sequence[dict[str, Any]] = (
     {"color": "#a8579a", "ls": (0, (6, 2, 1, 2, 1, 2))},
     {"color": "#8a8a8f", "ls": "-"},
 )
-"""Of several curves: told apart by their dashes alone, should the colours not do."""
+"""Styles of several curves: the dashes differ too, for readers who cannot distinguish the colours."""
 STEP_LOOKS: Sequence[dict[str, Any]] = (
     {"marker": "o", "mfc": "none", "mec": INK},
     {"marker": "s", "mfc": "#8a8a8f", "mec": INK},
     {"marker": "D", "mfc": ACCENT, "mec": ACCENT},
 )
-"""Of seeds, pseudo-masks and predictions where they stand in one row: told apart by their shapes."""
+"""Markers of seeds, pseudo-masks and predictions in one row: they differ in shape."""
 TITLES = {"seeds": "CAM seeds", "pseudo_masks": "pseudo-masks", "predictions": "segmentation"}
 
 WIDTH = 4.2  # inches; narrow, so that the text stays readable on a phone
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "plda",
-    "svg.fonttype": "none",  # text stays text, in the page's font
+    "svg.fonttype": "none",  # keep text as text, in the page's font
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,11 +62,11 @@ _STYLE: dict[Any, Any] = {
 
 
 def class_bars(table: pd.DataFrame, classes: Sequence[str]) -> str:
-    """IoU of each class, a bar for each set of masks.
+    """Draw the IoU of each class, one bar for each set of masks.
 
     Args:
-        table: columns masks, class, iou (percent; nan where the class occurs nowhere).
-        classes: their order.
+        table: columns masks, class, iou (percent; nan if the class does not occur).
+        classes: class names in the order of the bars.
     """
     scores = table.pivot(index="class", columns="masks", values="iou").reindex(list(classes))
     sets = [name for name in TITLES if name in scores]
@@ -76,10 +76,10 @@ def class_bars(table: pd.DataFrame, classes: Sequence[str]) -> str:
         for place, name in enumerate(sets):
             y = [row + (place - (len(sets) - 1) / 2) * thickness for row in range(len(classes))]
             axes.barh(y, scores[name], thickness * 0.9, label=TITLES[name], **STYLES[name])
-        # a `$` in a name is no formula
+        # a `$` in a class name must not start a formula
         axes.set_yticks(range(len(classes)), [_short(c) for c in classes], parse_math=False)
         axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labeltop=len(classes) > 20)  # a tall chart is read from both ends
+        axes.tick_params(axis="x", labeltop=len(classes) > 20)  # a tall chart needs an axis at both ends
         axes.set(xlim=(0, 100), ylim=(len(classes) - 0.45, -0.55), xlabel="IoU in percent")
         axes.grid(axis="x")
         _legend(figure)
@@ -87,11 +87,11 @@ def class_bars(table: pd.DataFrame, classes: Sequence[str]) -> str:
 
 
 def funnel(steps: Sequence[tuple[str, float, bool]], trivial: float | None) -> str:
-    """From the first masks to the last, a bar for each step with its mIoU and what it gained.
+    """Draw a bar for each step, from the first masks to the last, with its mIoU and its gain.
 
     Args:
-        steps: title, mIoU in percent, and whether it is of the segmentation network.
-        trivial: mIoU of masks that are nothing but background, on the images that the network is scored on.
+        steps: title, mIoU in percent, and whether the masks are those of the segmentation network.
+        trivial: mIoU of all-background masks, on the images that the network is scored on.
     """
     told = []
     with matplotlib.rc_context(_STYLE):
@@ -100,7 +100,7 @@ def funnel(steps: Sequence[tuple[str, float, bool]], trivial: float | None) -> s
         for row, (title, miou, is_network) in enumerate(steps):
             colour = ACCENT if is_network else STYLES["pseudo_masks"]["color"]
             axes.barh(row, miou, 0.72, color=colour)
-            # the network is scored on other images, so what it adds cannot be told
+            # the network is scored on other images, so its gain is unknown
             gain = "" if before is None or is_network else f"{miou - before:+.1f}"
             axes.text(miou + 1, row, f"{miou:.1f}", va="center", weight="bold")
             axes.text(miou + 13, row, gain, va="center", alpha=0.75)
@@ -109,7 +109,7 @@ def funnel(steps: Sequence[tuple[str, float, bool]], trivial: float | None) -> s
         if trivial is not None:
             axes.axvline(trivial, color=INK, lw=1, ls=(0, (4, 3)))
             axes.text(trivial, -0.62, f"all background: {trivial:.1f}", ha="center", va="bottom", size=8)
-            told.append(f"nothing but background {trivial:.1f}")
+            told.append(f"all background {trivial:.1f}")
         axes.set_yticks(range(len(steps)), [title for title, *_ in steps])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 100), ylim=(len(steps) - 0.5, -0.6), xlabel="mIoU in percent: 100 is perfect")
@@ -119,12 +119,12 @@ def funnel(steps: Sequence[tuple[str, float, bool]], trivial: float | None) -> s
 
 
 def seed_curve(curve: pd.DataFrame, used: Mapping[str, float], best: Mapping[str, float]) -> str:
-    """mIoU of the seeds over the background score.
+    """Draw the mIoU of the seeds by background score.
 
     Args:
         curve: columns background_score and miou (percent).
-        used: background_score and miou of the seeds that the run made.
-        best: the same where mIoU is highest among the scores of the curve.
+        used: background_score and miou of the run's seeds.
+        best: background_score and miou at the maximum of the curve.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(3.0)
@@ -146,12 +146,12 @@ def seed_curve(curve: pd.DataFrame, used: Mapping[str, float], best: Mapping[str
 
 
 def epoch_curves(column: str, title: str, histories: Mapping[str, pd.DataFrame]) -> str:
-    """A column of several trainings' histories over their column epoch.
+    """Draw one column of several training histories by epoch.
 
     Args:
-        column: its name.
-        title: what it is.
-        histories: by the networks' names, those of `TRAININGS`.
+        column: name of the column.
+        title: label of the vertical axis.
+        histories: training history of each network, by its name in `TRAININGS`.
     """
     ends = []
     with matplotlib.rc_context(_STYLE):
@@ -170,14 +170,14 @@ def epoch_curves(column: str, title: str, histories: Mapping[str, pd.DataFrame])
 def curves(
     name: str, title: str, history: pd.DataFrame, columns: Mapping[str, str], *, log: bool = False
 ) -> str:
-    """Some columns of one history over its column epoch.
+    """Draw several columns of one training history by epoch.
 
     Args:
-        name: of the chart, a word.
-        title: what the values are.
-        history: those of the columns that it lacks are left out.
-        columns: what each is called.
-        log: the axis is logarithmic, and shows values above 0 alone.
+        name: name of the chart, one word.
+        title: label of the vertical axis.
+        history: training history; columns that it lacks are skipped.
+        columns: label of each column, by its name.
+        log: use a logarithmic axis, which shows only values above 0.
     """
     ends = []
     with matplotlib.rc_context(_STYLE):
@@ -204,11 +204,11 @@ def curves(
 
 
 def domain_curves(history: pd.DataFrame) -> str:
-    """Source and target pixels of the training images looked at, by epoch: share, and precision where known.
+    """Draw the share of source and target pixels in the inspected training images by epoch.
 
     Args:
-        history: columns epoch, train_source and train_target, and these with _precision if there are true
-            masks; all in percent.
+        history: columns epoch, train_source and train_target; if true masks exist, also
+            train_source_precision and train_target_precision; all in percent.
     """
     ends = []
     with matplotlib.rc_context(_STYLE):
@@ -228,11 +228,11 @@ def domain_curves(history: pd.DataFrame) -> str:
 
 
 def run_levels(name: str, values: Mapping[str, Sequence[float]]) -> str:
-    """A metric of several runs: a dot for each repeat, a bar at their mean.
+    """Draw a metric of several runs: one dot for each repeat, one bar at their mean.
 
     Args:
-        name: of the chart, a word.
-        values: of each run, by its name; those of a run may be none.
+        name: name of the chart, one word.
+        values: values of each run, by its name; a run may have no values.
     """
     told = []
     with matplotlib.rc_context(_STYLE):
@@ -246,7 +246,7 @@ def run_levels(name: str, values: Mapping[str, Sequence[float]]) -> str:
                 told.append(f"{run} {mean:.1f}")
         _rows(axes, list(values))
         axes.margins(x=0.08)
-        axes.set(xlabel="each repeat, and the mean")
+        axes.set(xlabel="repeats and their mean")
         return _svg(figure, name, f"Dots: each run's repeats; means: {', '.join(told)}")
 
 
@@ -256,13 +256,13 @@ def run_differences(
     values: Mapping[str, Sequence[float]],
     means: Mapping[str, tuple[float, float, float]],
 ) -> str:
-    """Differences of several runs to a baseline: a dot for each pair, their mean and its interval.
+    """Draw the differences of several runs to a baseline: one dot for each pair, their mean and its interval.
 
     Args:
-        name: of the chart, a word.
-        baseline: the name of the run that the others are compared with.
-        values: of each other run, by its name; there may be none.
-        means: of each of these runs, mean, low and high; nan where unknown.
+        name: name of the chart, one word.
+        baseline: name of the run that the others are compared with.
+        values: differences of each other run, by its name; a run may have none.
+        means: mean, lower and upper bound of each of these runs; nan where unknown.
     """
     told = []
     with matplotlib.rc_context(_STYLE):
@@ -288,11 +288,11 @@ def run_differences(
 
 
 def run_steps(steps: Mapping[str, Mapping[str, float]], full: float | None) -> str:
-    """From seeds to predictions, for several runs.
+    """Draw the mIoU of several runs from seeds to predictions.
 
     Args:
-        steps: mIoU of each run by the step's title, then by the run's name, which may be missing.
-        full: that of the predictions of a network which learnt from true masks.
+        steps: mIoU by title of the step and name of the run; a run may be missing.
+        full: mIoU of the predictions of a network that was trained on true masks.
     """
     runs = list(dict.fromkeys(run for found in steps.values() for run in found))
     told = []
@@ -320,7 +320,7 @@ def _height(rows: Iterable[str]) -> float:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """The vertical axis has a row for each name, the first on top."""
+    """Give the vertical axis one row for each name, the first on top."""
     axes.set_yticks(range(len(names)), [_short(name, 24) for name in names], parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -329,7 +329,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _beside(axes: Axes, row: int, text: str) -> None:
-    """A number at the right edge of a row."""
+    """Write a number at the right edge of a row."""
     axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", weight="bold")
 
 
@@ -339,7 +339,7 @@ def _axes(height: float) -> tuple[Figure, Axes]:
 
 
 def _epochs(axes: Axes, last: int) -> None:
-    """The horizontal axis counts epochs, 1 to `last`."""
+    """Make the horizontal axis count epochs, 1 to `last`."""
     axes.set(xlabel="epoch", xlim=(0.5, last + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid()
@@ -354,11 +354,11 @@ def _short(name: str, most: int = 18) -> str:
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:
-    """The figure as an <svg> element; `name` keeps its ids apart from those of other charts."""
+    """Return the figure as an <svg> element; the prefix `name` makes its ids unique on the page."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with warnings.catch_warnings():
-        # text stays text, so the reader's browser has the last word on which script it can show
+        # text stays text: the browser's fonts, not matplotlib's, decide which characters can be shown
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What a run is, in short: its data, its method, where it ran, and the params in which it differs."""
+"""Facts about a run: its data, method, machine and code, and how its params differ from a preset."""
 
 import platform
 import statistics
@@ -12,15 +12,15 @@ from plda.data.index import Entry
 from plda.masks.steps import STEPS
 from plda.params import read_params
 
-SECTIONS_OF_PLACE = {"compute"}  # says where a stage runs, not what it computes
+SECTIONS_OF_PLACE = {"compute"}  # sets where a stage runs, not what it computes
 
 
 class Differences(NamedTuple):
-    """How a run's params differ from a preset's.
+    """Differences between a run's params and a preset.
 
     Attributes:
-        preset: the preset's name.
-        rows: dotted name, the preset's value and the run's, as one would write them in YAML.
+        preset: name of the preset.
+        rows: dotted name, value in the preset, value in the run; values are written as in YAML.
     """
 
     preset: str
@@ -28,14 +28,14 @@ class Differences(NamedTuple):
 
 
 def differences(presets: Iterable[Path], params: Mapping[str, Any]) -> Differences | None:
-    """How `params` differ from the nearest preset: of the same source if there is one, in the fewest values.
+    """Compare `params` with the nearest preset: same source if possible, then fewest different values.
 
     Args:
-        presets: whole params files.
-        params: plain values of the run's sections by name.
+        presets: complete params files.
+        params: sections of the run's params as plain values, by name.
 
     Returns:
-        None where there is no preset.
+        None if there is no preset.
     """
     own = flat(params)
     found = []
@@ -52,11 +52,11 @@ def differences(presets: Iterable[Path], params: Mapping[str, Any]) -> Differenc
 
 
 def data_facts(entries: Sequence[Entry], classes: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:
-    """The data set in words, by what is told."""
+    """Describe the data set: a sentence for each term."""
     source = params["source"]
     kinds = {
         "creatures": "creatures, drawn by this project",
-        "folder": f"photos of the folder {params['index_data']['folder']}",
+        "folder": f"photos in the folder {params['index_data']['folder']}",
         "voc2012": "PASCAL VOC 2012 with SBD",
         "coco2014": "MS COCO 2014",
     }
@@ -64,19 +64,19 @@ def data_facts(entries: Sequence[Entry], classes: Sequence[str], params: Mapping
     tags = statistics.mean(len(entry.tags) for entry in entries if entry.split != "test" and entry.known)
     train, val = ([e for e in entries if e.split == split] for split in ("train", "val"))
     return {
-        "Images": f"{kinds.get(source, source)}: {len(train):,} to train on, {len(val):,} kept aside to "
-        f"judge by; {width} by {height} pixels, {tags:.1f} tags each on average",
+        "Images": f"{kinds.get(source, source)}: {len(train):,} for training, {len(val):,} for "
+        f"validation; median size {width} by {height} pixels, {tags:.1f} tags per image on average",
         "Classes": f"{len(classes) - 1}, and background: {', '.join(classes[1:])}",
-        "True masks": f"{_masked(train)} training images and {_masked(val)} of those kept aside have one",
+        "True masks": f"{_masked(train)} training images and {_masked(val)} validation images have one",
     }
 
 
 def method_facts(params: Mapping[str, Any], origins: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The method in words, by what is told.
+    """Describe the method: a sentence for each term.
 
     Args:
-        params: of the run.
-        origins: where the first weights of `cams` and `segmenter` come from, see `FirstWeights`.
+        params: params of the run.
+        origins: origins of the first weights of `cams` and `segmenter`, see `FirstWeights`.
     """
     cam, segmenter = params["train_cam"], params["train_segmenter"]
     adaptation = cam["adaptation"]
@@ -87,7 +87,7 @@ def method_facts(params: Mapping[str, Any], origins: Mapping[str, Mapping[str, s
     )
     learnt = "pseudo-masks"
     if params["relabel_masks"]["enabled"]:
-        learnt += f", relabelled once by a first network of {_epochs(params['relabel_masks'])}"
+        learnt += f", relabelled once by a first network after {_epochs(params['relabel_masks'])}"
     if segmenter["supervision"] == "masks":
         learnt = "true masks: an upper bound, not a result"
     chain = _refinement(params["predict_masks"])
@@ -96,13 +96,13 @@ def method_facts(params: Mapping[str, Any], origins: Mapping[str, Mapping[str, s
         "Domain adaptation (PLDA)": plda_is,
         "Refinement": _refinement(params["make_masks"]),
         "Segmentation network": f"{segmenter['head']} on {_backbone(origins['segmenter'])}, "
-        f"{_epochs(segmenter)}; learnt from {learnt}; its masks refined by: {chain}",
+        f"{_epochs(segmenter)}; trained on {learnt}; refinement of its masks: {chain}",
         "Seed": str(params["seed"]),
     }
 
 
 def gist(params: Mapping[str, Any]) -> list[str]:
-    """The run in a few words each."""
+    """Summarise the run in short phrases."""
     cam, backbones = params["train_cam"], params["download_backbone"]
     return [
         f"data: {params['source']}",
@@ -115,7 +115,7 @@ def gist(params: Mapping[str, Any]) -> list[str]:
 
 
 def machine_facts(machines: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """What each network was trained on, see `plda.training.compute.describe`; told once if it is the same."""
+    """Describe the machine of each training (see `plda.training.compute.describe`), once if all are equal."""
     told = {
         name: f"{it['device']}, {it['precision']} precision; {it['system']}, Python {it['python']}, "
         f"PyTorch {it['torch']}"
@@ -127,9 +127,9 @@ def machine_facts(machines: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def code_fact() -> str:
-    """The last commit that changed the code which is running, as far as git knows.
+    """Describe the last commit that changed the running code, if git knows it.
 
-    Other commits are left out, so that a rerun after its own results were committed gives the same page.
+    Other commits are ignored: a rerun after the results were committed gives the same page.
     """
     package = Path(plda.__file__).parent
     version = f"plda {plda.__version__}, Python {platform.python_version()}"
@@ -139,8 +139,8 @@ def code_fact() -> str:
     except (OSError, subprocess.CalledProcessError):
         commit = changed = ""
     if not commit:
-        return f"{version}; not under git"
-    return f"{version}, code as of commit {commit}" + (", with changes since" if changed else "")
+        return f"{version}; not in a git repository"
+    return f"{version}, code of commit {commit}" + (", with uncommitted changes" if changed else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -149,7 +149,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by their names joined with dots; a section without any is a value itself."""
+    """Return nested values by their dotted names; an empty section counts as a value."""
     found: dict[str, Any] = {}
     for key, value in node.items():
         nested = isinstance(value, dict) and value
@@ -158,7 +158,7 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def written(value: Any) -> str:
-    """A plain value as one would write it in YAML."""
+    """Format a plain value as in YAML."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(written, value))}]"
     if value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The gallery: a few images with what the run made of them, as small pictures inside the page."""
+"""The gallery: some images with their maps and masks, as small pictures inside the page."""
 
 import base64
 import io
@@ -17,23 +17,23 @@ from plda.data.loading import load_true_mask
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask, mask_path
 
-SIDE = 320  # pixels, at most; the page stays small
+SIDE = 320  # pixels at most, to keep the page small
 HEAT = matplotlib.colormaps["inferno"]
 SPLITS = ("train", "val")
-UNNAMED = 0.5  # percent; beside larger things the caption of a mask leaves out what covers less of it
+UNNAMED = 0.5  # percent of a mask; its caption omits classes with less, unless all classes have less
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One cell.
+    """One picture of an image.
 
     Attributes:
-        title: what kind of picture it is.
-        alt: what it shows, in words.
-        uri: the picture itself, a data: URI.
-        width: in pixels.
-        height: in pixels.
-        shares: of a mask, by class id: percent of its pixels, the largest first; without background.
+        title: kind of picture.
+        alt: description of its content.
+        uri: picture as a data: URI.
+        width: width in pixels.
+        height: height in pixels.
+        shares: class id and percent of the pixels, for a mask; largest first, without background.
     """
 
     title: str
@@ -46,15 +46,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """One image.
+    """One image with its pictures.
 
     Attributes:
-        entry: its line of the index.
-        score: mean IoU of its mask in percent, None where there is no true one.
-        expected: expected IoU of its prediction in percent, None where there is none.
-        worst: it is one of those with the lowest score of its whole split; where no image of it has one, with
-            the lowest expected IoU.
-        cells: title and picture, None where there is nothing to show.
+        entry: row of the index.
+        score: mean IoU of the image's mask in percent; None without a true mask.
+        expected: expected IoU of the image's prediction in percent; None without a prediction.
+        worst: whether the score is among the lowest of the split; if the split has no scores, whether the
+            expected IoU is.
+        cells: title and picture; the picture is None if it does not exist.
     """
 
     entry: Entry
@@ -65,7 +65,7 @@ class Row:
 
 
 def choose(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """At most `count` entries, half of them from each split, evenly spaced."""
+    """Return at most `count` entries, half of them from each split, evenly spaced."""
     chosen = []
     for split, most in _halves(count):
         there = [entry for entry in entries if entry.split == split]
@@ -75,7 +75,7 @@ def choose(entries: Sequence[Entry], count: int) -> list[Entry]:
 
 
 def choose_worst(entries: Sequence[Entry], scores: Mapping[str, float], count: int) -> list[Entry]:
-    """At most `count` of the entries with a score by their key: the lowest, half of them from each split."""
+    """Return at most `count` entries with the lowest scores, half from each split; `scores` is by key."""
     chosen = []
     for split, most in _halves(count):
         there = [entry for entry in entries if entry.split == split and entry.key in scores]
@@ -94,18 +94,18 @@ def make_rows(
     pseudo_masks: Path,
     predictions: Path,
 ) -> list[Row]:
-    """A row for each entry: image, heat map, pseudo-mask, prediction, truth.
+    """Make a row for each entry: image, heat map, pseudo-mask, prediction, truth.
 
     Args:
-        entries: what is shown; only those of split train with tags have maps.
-        worst: shown after them, where they are not among them.
-        scores: each scored entry's mean IoU by its key.
-        expected: each prediction's expected IoU by its entry's key.
+        entries: entries to show; only those of split train with tags have maps.
+        worst: entries to show after `entries`; those that are in `entries` are not repeated.
+        scores: mean IoU of each scored entry, by key.
+        expected: expected IoU of each prediction, by the entry's key.
         classes: class names, background first.
-        archive: of the data set.
-        cams: the maps of the training images.
-        pseudo_masks: folder of masks; an entry's may be missing.
-        predictions: the same.
+        archive: archive of the data set.
+        cams: class activation maps of the training images.
+        pseudo_masks: folder of pseudo-masks; an entry's mask may be missing.
+        predictions: folder of predicted masks; an entry's mask may be missing.
     """
     low = {entry.key for entry in worst}
     rows = []
@@ -142,7 +142,7 @@ def _mask_of(folder: Path, entry: Entry) -> np.ndarray | None:
 
 
 def _heat_map(photo: Image.Image, cams: Cams, entry: Entry) -> Picture:
-    """The map that is strongest on average, over a grey photo: the stronger, the less photo."""
+    """Draw the map that is strongest on average over the grey photo; strong activation hides the photo."""
     maps = cams.read(entry.key).numpy()  # (K, h, w)
     winner = int(maps.mean(axis=(1, 2)).argmax())
     heat = np.asarray(Image.fromarray(maps[winner]).resize(photo.size, Image.Resampling.BILINEAR))
@@ -151,7 +151,7 @@ def _heat_map(photo: Image.Image, cams: Cams, entry: Entry) -> Picture:
     mixed = (1 - weight) * grey + weight * HEAT(heat)[..., :3]
     pixels = Image.fromarray((255 * mixed).round().astype(np.uint8))
     tag = entry.tags[winner]
-    return _jpeg(pixels, f"heat map: {tag}", f"where the classifier saw {tag}")
+    return _jpeg(pixels, f"heat map: {tag}", f"where the classifier responds to {tag}")
 
 
 def _mask(ids: np.ndarray, size: tuple[int, int], title: str, classes: Sequence[str]) -> Picture:
@@ -161,7 +161,7 @@ def _mask(ids: np.ndarray, size: tuple[int, int], title: str, classes: Sequence[
     alt = ", ".join(f"{share:.0f} % {names.get(i, i)}" for i, share in shares)
     small = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
     objects = [(i, share) for i, share in shares if i]
-    named = tuple(it for it in objects if it[1] >= UNNAMED) or tuple(objects)  # a small thing is not nothing
+    named = tuple(it for it in objects if it[1] >= UNNAMED) or tuple(objects)  # all are small: name them
     return _picture(title, alt, encode_mask(np.asarray(small)), "png", size, named)
 
 

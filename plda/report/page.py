@@ -1,4 +1,4 @@
-"""The page that people look at: one HTML file that needs nothing else, made of the run's results."""
+"""The report page: one HTML file that needs no other file, made from the results of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +16,12 @@ from plda.report.facts import Differences, gist
 from plda.report.gallery import HEAT, SPLITS, Row
 from plda.scoring.confusion import Confusion
 
-MOST_CLASSES = 25  # of a matrix that can be read
-MISTAKES = 6  # told in words
+MOST_CLASSES = 25  # of a confusion matrix that is still readable
+MISTAKES = 6  # confusions that are listed, at most
 
 
 class Mistake(NamedTuple):
-    """Pixels of a class that were given another one, in percent of the class's."""
+    """Share of the pixels of class `truth` that are labelled `given`, in percent."""
 
     truth: str
     given: str
@@ -47,26 +47,26 @@ def render(
     segmenter_history: pd.DataFrame,
     rows: Sequence[Row],
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         classes: class names, background first.
-        params: plain values of the run's sections by name.
-        facts: what is told of the run in words, in groups.
-        changes: how its params differ from a preset's; None where there is none.
-        images: how many images `train` and `val` have.
+        params: sections of the run's params as plain values, by name.
+        facts: sentences about the run by term, in groups.
+        changes: differences between the run's params and a preset; None if there is no preset.
+        images: number of images in `train` and `val`.
         tagged: how often each class is tagged in the training images.
-        doubts: what these tags cannot tell, in words.
-        scored: how many of these were scored against true masks.
-        metrics: what metrics.json holds; sets of masks that were not scored are missing.
-        class_scores: columns masks, class, iou, in percent; no rows where nothing was scored.
-        confusion: of the predictions.
-        curve: columns background_score, miou of the seeds; no rows where these were not scored.
-        cam_history: columns epoch, step, loss, lr of the CAM network's training; those of `domain_curves` if
-            the network was looked at.
-        boundary_history: the same of the boundary network's, no rows where there is none.
-        segmenter_history: the same of the segmentation network's.
-        rows: of the gallery.
+        doubts: sentences about classes that are hard to learn from the tags.
+        scored: number of images in `train` and `val` that were scored against true masks.
+        metrics: content of the metrics.json files; sets of masks that were not scored are missing.
+        class_scores: columns masks, class, iou, in percent; no rows if nothing was scored.
+        confusion: confusion matrix of the predictions.
+        curve: columns background_score, miou of the seeds; no rows if the seeds were not scored.
+        cam_history: columns epoch, step, loss, lr of the CAM network; also those of `domain_curves` if the
+            network was inspected.
+        boundary_history: columns epoch, step, loss, lr of the boundary network; no rows if there is none.
+        segmenter_history: columns epoch, step, loss, lr of the segmentation network.
+        rows: rows of the gallery.
     """
     supervision = params["train_segmenter"]["supervision"]
     steps = _steps(metrics, params["make_masks"]["refinement"], supervision)
@@ -110,7 +110,7 @@ def render(
 
 
 def template(name: str, package: str = "plda.report") -> Template:
-    """A template that stands among the modules of a package; whatever it is given is escaped."""
+    """Return a template from the folder of a package; all values that it shows are escaped."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("plda.report", "")]),
         autoescape=True,
@@ -122,13 +122,13 @@ def template(name: str, package: str = "plda.report") -> Template:
 
 
 def background_alone(confusion: Confusion) -> float:
-    """mIoU in percent of masks that are nothing but background, for the same true masks."""
+    """Return the mIoU in percent of all-background masks, for the same true masks."""
     true = confusion.counts.sum(axis=1)
     return float(100 * true[0] / true.sum() / np.count_nonzero(true))
 
 
 def mistakes(confusion: Confusion, classes: Sequence[str]) -> list[Mistake]:
-    """The largest shares of a class's pixels that were given another class; background is no class here."""
+    """Return the most frequent confusions, as shares of the true class's pixels; background is ignored."""
     shares = _matrix(confusion)[:, : len(classes)]
     np.fill_diagonal(shares, 0)
     shares[0] = shares[:, 0] = 0
@@ -139,13 +139,13 @@ def mistakes(confusion: Confusion, classes: Sequence[str]) -> list[Mistake]:
 
 
 def _missed(confusion: Confusion) -> float | None:
-    """Percent of the pixels of all classes but background that were called background."""
+    """Return the percentage of object pixels that are labelled background."""
     objects = confusion.counts[1:]
     return float(100 * objects[:, 0].sum() / objects.sum()) if objects.any() else None
 
 
 def _matrix(confusion: Confusion) -> np.ndarray:
-    """(C, C + 1): percent of each true class's pixels by what they were given; undecided is last."""
+    """Return (C, C + 1): percent of each true class's pixels by their label; undecided is last."""
     counts = confusion.counts
     shares: np.ndarray = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return shares
@@ -154,7 +154,7 @@ def _matrix(confusion: Confusion) -> np.ndarray:
 def _steps(
     metrics: Mapping[str, Any], refinement: Sequence[str], supervision: str
 ) -> list[tuple[str, float, bool]]:
-    """Title, mIoU, and whether it is of the network: the sets of masks that were scored, in order."""
+    """Return title, mIoU, and whether it is the network's, for each scored set of masks, in order."""
     network = "network" if supervision == "tags" else "network, fully\nsupervised"
     sets = {
         "seeds": ("CAM seeds", False),
@@ -171,7 +171,7 @@ def _steps(
 
 
 def _ranked(ious: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The classes that occur, without background, the best first."""
+    """Return the classes that occur and their IoU, best first, without background."""
     known = [(name, iou) for name, iou in list(ious.items()) if iou == iou and name != "background"]
     return sorted(known, key=lambda it: -it[1])
 

@@ -18,17 +18,17 @@ def download_backbone(
     download_backbone: DownloadBackbone,
     seed: int,
 ) -> None:
-    """Fetch, check and keep the weights that the two networks start from.
+    """Download, check and save the first weights of both backbones.
 
     Args:
-        cam_backbone: written: name, weights and their origin, for train_cam.
-        segmenter_backbone: written: the same for train_segmenter.
-        backbone_origins: written: where both come from: repository, revision, sha256, licence, layout.
-        download_backbone: its section of the params.
-        seed: of weights that are drawn.
+        cam_backbone: output: backbone name, weights and origin for train_cam.
+        segmenter_backbone: output: backbone name, weights and origin for the segmentation networks.
+        backbone_origins: output: repository, revision, sha256, licence and layout of both sets of weights.
+        download_backbone: section `download_backbone` of params.yaml.
+        seed: random seed for weights that are initialised at random.
 
     Raises:
-        InputError: weights cannot be had or do not fit, or a network gives no feature maps.
+        InputError: weights cannot be downloaded or do not fit, or a network gives no feature maps.
     """
     for role in ("cams", "segmenter"):
         try:

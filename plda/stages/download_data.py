@@ -8,16 +8,16 @@ from plda.params import DownloadData, Origin
 
 
 def download_data(table: Path, archives: Path, *, source: Origin, download_data: DownloadData) -> None:
-    """Have the archives of a published data set: found, downloaded or resumed, and checked.
+    """Find or download the archives of a published data set, and check them.
 
-    They are kept in a folder of their own, which is no output of a stage: neither engine deletes what has
-    come so far, and no cache holds 20 GB twice.
+    The archives are in a folder that is not a stage output, so neither engine deletes a partial download
+    and no cache stores 20 GB twice.
 
     Args:
-        table: of published archives.
-        archives: written: where each is, and what numbers of images its lists must have.
-        source: of the images; one that is not downloaded has no archives.
-        download_data: its section of the params.
+        table: table of published archives, workflow/archives.yaml.
+        archives: output: path of each archive, and the expected number of images in each list.
+        source: source of the images; a source that is not downloaded has no archives.
+        download_data: section `download_data` of params.yaml.
     """
     if source not in Table.model_fields:
         write_json(archives, {"places": {}, "counts": {}})

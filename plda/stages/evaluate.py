@@ -29,20 +29,20 @@ def evaluate(
     *,
     relabel_masks: RelabelMasks,
 ) -> None:
-    """Score the segmentation network's masks against the true ones, as far as there are any; sum it all up.
+    """Score the predicted masks against the true masks, where these exist, and summarise all scores.
 
     Args:
-        index: the table of the data set.
-        images: its archive, with the true masks.
-        classes: its class names.
-        cam_metrics: the scores of seeds and pseudo-masks.
-        training_masks: the masks that it has learnt from.
-        predictions: the segmentation network's masks.
-        estimates: their expected IoU by image.
-        metrics: written: their scores, in percent, and the mean expected IoU.
-        class_scores: written: IoU, precision and recall by class.
-        summary: written: a table for people, of seeds, pseudo-masks, relabelled masks and predictions.
-        relabel_masks: its section of the params: whether the masks are others than the pseudo-masks.
+        index: table of the data set, one row per image.
+        images: archive of the images and true masks.
+        classes: file of class names, background first.
+        cam_metrics: scores of seeds and pseudo-masks.
+        training_masks: masks that the segmentation network was trained on.
+        predictions: folder of predicted masks.
+        estimates: expected IoU of each predicted mask.
+        metrics: output: scores of the predictions, in percent, and their mean expected IoU.
+        class_scores: output: IoU, precision and recall of the predictions by class.
+        summary: output: Markdown table of seeds, pseudo-masks, relabelled masks and predictions.
+        relabel_masks: section `relabel_masks` of params.yaml; if disabled, no relabelled masks are scored.
     """
     names = read_classes(classes)
     archive = Archive(images)

@@ -39,21 +39,21 @@ def evaluate_cams(
     cam_class_scores: Path,
     seed_curve: Path,
 ) -> None:
-    """Score the training images' masks, seeds to pseudo-masks, against the true ones, where there are any.
+    """Score the masks of the training images, from seeds to pseudo-masks, where true masks exist.
 
     Args:
-        index: the table of the data set.
-        images: its archive, with the true masks.
-        classes: its class names.
-        cam_history: curves of the training; the last row tells of source and target pixels.
-        cams: the maps of the training images.
-        boundary_seeds: what the boundary network learnt from.
-        refined_cams: the maps after each step of the refinement.
-        pseudo_masks: the masks made of them.
-        background_scores: the scores that background was given, and how they were chosen.
-        cam_metrics: written: the scores, in percent.
-        cam_class_scores: written: IoU, precision and recall by class.
-        seed_curve: written: the seeds' scores by background score.
+        index: table of the data set, one row per image.
+        images: archive of the images and true masks.
+        classes: file of class names, background first.
+        cam_history: training history of the CAM network; the last row has shares of source and target pixels.
+        cams: class activation maps (CAMs) of the training images.
+        boundary_seeds: masks that the boundary network was trained on.
+        refined_cams: maps after each refinement step.
+        pseudo_masks: folder of pseudo-masks.
+        background_scores: background score of each set of masks, and how the scores were chosen.
+        cam_metrics: output: scores of every set of masks, in percent.
+        cam_class_scores: output: IoU, precision and recall by class.
+        seed_curve: output: scores of the seeds for a range of background scores.
     """
     names = read_classes(classes)
     entries, archive = read_training_entries(index), Archive(images)

@@ -28,13 +28,13 @@ def index_data(
     """Check a data set and pack it into one archive and one table.
 
     Args:
-        archives: where the archives of a published data set are.
-        classes: written: class names, background first, one a line.
-        index: written: the table, see plda.data.index.
-        images: written: the archive of images, masks and parts.
-        source: of the images.
-        index_data: its section of the params.
-        folder: photos to read in place of `index_data.folder`, to have another folder checked.
+        archives: paths of the archives of a published data set.
+        classes: output: class names, background first, one per line.
+        index: output: table of the data set, see plda.data.index.
+        images: output: archive of images, true masks and part masks.
+        source: source of the images.
+        index_data: section `index_data` of params.yaml.
+        folder: folder of photos to check instead of `index_data.folder`.
     """
     if folder is not None:
         index_data = index_data.model_copy(update={"folder": str(folder)})
@@ -49,7 +49,7 @@ def index_data(
             if checked:
                 entries.append(checked[0])
                 yield from checked[1].items()
-        checker.finish()  # refuses a bad data set before the archive gets its name
+        checker.finish()  # rejects a bad data set before the archive gets its final name
 
     pack(images, files())
     write_index(index, entries)

@@ -33,16 +33,16 @@ def infer_cams(
     infer_cams: InferCams,
     compute: Compute,
 ) -> None:
-    """Make the class activation maps of every training image, at several scales and mirrored.
+    """Compute the class activation maps (CAMs) of every training image, at several scales and mirrored.
 
     Args:
-        index: the table of the data set.
-        images: its archive.
-        classes: its class names.
-        cam_network: the trained classifier.
-        cams: written: the maps of each image's tagged classes, see `plda.masks.cams`.
-        infer_cams: its section of the params.
-        compute: where it runs.
+        index: table of the data set, one row per image.
+        images: archive of the images.
+        classes: file of class names, background first.
+        cam_network: trained CAM network.
+        cams: output: maps of each image's tagged classes, see `plda.masks.cams`.
+        infer_cams: section `infer_cams` of params.yaml.
+        compute: device, precision and number of processes.
     """
     names, entries = read_classes(classes), read_training_entries(index)
     tagged = [entry for entry in entries if entry.tags]
@@ -55,7 +55,7 @@ def infer_cams(
 
 
 class _Maps:
-    """Makes the maps of some images of one size."""
+    """Computes the maps of a group of images of one size."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class _Maps:
         return entries, load_images(self._archive, entries)
 
     def __call__(self, loaded: tuple[Sequence[Entry], Tensor]) -> list[tuple[str, Tensor]]:
-        """Each image's key and the (K, h, w) maps of its tags, in [0, 1)."""
+        """Return each image's key and the (K, h, w) maps of its tags, in [0, 1)."""
         entries, images = loaded
         ids = [[class_id - 1 for class_id in class_ids(entry.tags, self._names)] for entry in entries]
         needed = sorted(set(chain.from_iterable(ids)))

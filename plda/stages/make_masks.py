@@ -51,19 +51,19 @@ def make_masks(
     make_masks: MakeMasks,
     compute: Compute,
 ) -> None:
-    """Turn class activation maps into pseudo-masks: refine, threshold, leave close calls undecided.
+    """Make pseudo-masks from class activation maps: refine, threshold, mark unclear pixels as undecided.
 
     Args:
-        index: the table of the data set.
-        images: its archive.
-        classes: its class names.
-        cams: the maps of the training images.
-        boundary_network: where objects end, for the random walk.
-        pseudo_masks: written: a folder of palette PNGs, VOID where undecided.
-        refined_cams: written: the maps after each step of the refinement.
-        background_scores: written: the scores that background was given, and how they were chosen.
-        make_masks: its section of the params.
-        compute: where it runs.
+        index: table of the data set, one row per image.
+        images: archive of the images.
+        classes: file of class names, background first.
+        cams: class activation maps (CAMs) of the training images.
+        boundary_network: trained boundary network, used by the random walk.
+        pseudo_masks: output: folder of palette PNGs, VOID where undecided.
+        refined_cams: output: maps after each refinement step.
+        background_scores: output: background score of each set of masks, and how the scores were chosen.
+        make_masks: section `make_masks` of params.yaml.
+        compute: device, precision and number of processes.
     """
     names, entries = read_classes(classes), read_training_entries(index)
     settings, finish = make_masks, "crf" in make_masks.refinement
@@ -94,7 +94,7 @@ def make_masks(
 
 
 class _Refinement:
-    """Refines the maps of some images of one size by all steps but the CRF."""
+    """Applies all refinement steps except the CRF to the maps of a group of images of one size."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Refinement:
         settings: MakeMasks,
         device: torch.device,
     ) -> None:
-        """Load the boundary network, for the classes `names`, if the random walk is among the steps."""
+        """Create the steps; load the boundary network, for the classes `names`, if a step needs it."""
         self._archive, self._cams, self._device = archive, cams, device
         self._steps: dict[str, Step] = {}
         for name in settings.refinement:
@@ -116,7 +116,7 @@ class _Refinement:
                     self._steps[name] = walk_step(see, **settings.of(name))
                 case "regions":
                     self._steps[name] = partial(regions, **settings.of(name))
-                case "crf":  # works on the images that come out of all others
+                case "crf":  # runs last, outside this class, on the results of all other steps
                     pass
                 case _:
                     self._steps[name] = colour_step(name, settings.of(name))
@@ -126,5 +126,5 @@ class _Refinement:
         return load_group(together, self._archive, self._cams)
 
     def __call__(self, group: Group) -> list[Refined]:
-        """Refine their maps."""
+        """Refine the maps of a group."""
         return refined(group, self._steps, self._device)

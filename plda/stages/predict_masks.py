@@ -40,19 +40,19 @@ def predict_masks(
     predict_masks: PredictMasks,
     compute: Compute,
 ) -> None:
-    """Label every pixel of images that the network was not trained on; their tags are not looked at.
+    """Predict the class of every pixel of unseen images, without using their tags.
 
-    Of each mask it is estimated how good it is, by the network's own probabilities, before any CRF.
+    The expected IoU of each mask is estimated from the network's own probabilities, before any CRF.
 
     Args:
-        index: the table of the data set.
-        images: its archive.
-        classes: its class names.
-        segmenter: the trained segmentation network.
-        predictions: written: a folder of palette PNGs.
-        estimates: written: their expected IoU by image, in percent.
-        predict_masks: its section of the params.
-        compute: where it runs.
+        index: table of the data set, one row per image.
+        images: archive of the images.
+        classes: file of class names, background first.
+        segmenter: trained segmentation network.
+        predictions: output: folder of palette PNGs.
+        estimates: output: expected IoU of each predicted mask, in percent.
+        predict_masks: section `predict_masks` of params.yaml.
+        compute: device, precision and number of processes.
     """
     finish = "crf" in predict_masks.refinement
     if finish:
@@ -79,14 +79,14 @@ def predict_masks(
 def _noting(
     predicted: Iterable[tuple[np.ndarray, np.ndarray, float]], expected: list[float]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What a CRF takes of each image; its expected IoU is added to `expected`."""
+    """Yield the first two values of each item, as a CRF takes them; append the third to `expected`."""
     for image, shares, value in predicted:
         expected.append(value)
         yield image, shares
 
 
 class _Predictions:
-    """Labels some images of one size."""
+    """Predicts the masks of a group of images of one size."""
 
     def __init__(
         self,
@@ -110,9 +110,9 @@ class _Predictions:
         return load_images(self._archive, entries)
 
     def __call__(self, images: Tensor) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Each image, (H, W, 3) uint8 RGB, its (H, W) uint8 class ids, and their expected IoU in percent.
+        """Return for each image: (H, W, 3) uint8 RGB, (H, W) uint8 class ids, expected IoU in percent.
 
-        For a CRF, (C, H, W) float32 probabilities in place of the ids.
+        If a CRF follows, (C, H, W) float32 probabilities replace the ids.
         """
         shares = refined_probabilities(self._look, images.to(self._device), self._chain)
         ids = shares.argmax(dim=1)

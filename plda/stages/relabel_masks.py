@@ -32,7 +32,7 @@ from plda.training.object_share import SAMPLE, lead, match_object_share
 from plda.training.segmenter import fit_segmenter
 
 Item = tuple[Sequence[Entry], float | None]
-"""Some images of one size, and by how much background's score is lowered."""
+"""Images of one size, and the offset that lowers background's score; None: compute leads instead of masks."""
 
 
 def relabel_masks(
@@ -48,25 +48,25 @@ def relabel_masks(
     seed: int,
     compute: Compute,
 ) -> None:
-    """Relabel the training images by a first segmentation network; not enabled: copy the pseudo-masks.
+    """Relabel the training images with a first segmentation network; if disabled, copy the pseudo-masks.
 
-    The network has seen in many images what is noise in one mask; and of a training image the tags are known:
-    only they, and background, may label its pixels.
+    The network learns from many images, so it averages out the noise of single masks. The tags of a training
+    image are known: its pixels may only get a tagged class or background.
 
     Args:
-        index: the table of the data set.
-        images: its archive.
-        classes: its class names.
-        pseudo_masks: the masks made of the maps, VOID where undecided.
-        segmenter_backbone: the weights that the first network starts from.
-        checkpoints: folder for what a killed training resumes from.
-        training_masks: written: a folder of palette PNGs, VOID where undecided.
-        relabel_masks: its section of the params.
-        seed: of weights, order, augmentation and dropout.
-        compute: where it runs.
+        index: table of the data set, one row per image.
+        images: archive of the images.
+        classes: file of class names, background first.
+        pseudo_masks: folder of pseudo-masks, VOID where undecided.
+        segmenter_backbone: first weights of the network's backbone.
+        checkpoints: folder of the checkpoints from which an interrupted training resumes.
+        training_masks: output: folder of palette PNGs, VOID where undecided.
+        relabel_masks: section `relabel_masks` of params.yaml.
+        seed: random seed for weights, image order, augmentation and dropout.
+        compute: device, precision and number of processes.
     """
     if not relabel_masks.enabled:
-        print("nothing to relabel: the pseudo-masks are copied", file=sys.stderr)
+        print("relabel_masks.enabled is false: the pseudo-masks are copied", file=sys.stderr)
         with replacing(training_masks) as folder:
             shutil.copytree(pseudo_masks, folder, dirs_exist_ok=True)
         return
@@ -75,7 +75,7 @@ def relabel_masks(
         [relabel_masks.model_dump(), seed], [index, images, classes, pseudo_masks, segmenter_backbone]
     )
     network = checkpoints / f"relabel_masks-{key}.pt"
-    if not network.exists():  # else only the relabelling was cut off
+    if not network.exists():  # it exists if an earlier run was interrupted after the training
         fit_segmenter(
             network,
             entries,
@@ -103,10 +103,11 @@ def relabel_masks(
 
 
 class _Relabelling:
-    """Relabels some training images of one size.
+    """Relabels a group of training images of one size.
 
-    Refinement takes from objects where the network is not sure, so their share is matched once more, after
-    it: first, with no offset for background, some images' leads are asked for, see `match_object_share`.
+    Refinement shrinks objects where the network is not sure, so the share of object pixels is matched again
+    after it. For this, the leads of a sample of images are computed first, with offset None, see
+    `match_object_share`.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class _Relabelling:
         return entries, offset, load_images(self._archive, entries)
 
     def __call__(self, loaded: tuple[Sequence[Entry], float | None, Tensor]) -> list[Any]:
-        """Each image's (H, W) uint8 class ids, VOID where the two likeliest are too close; or its lead."""
+        """Return each image's (H, W) uint8 class ids, VOID where the top two are too close; or its lead."""
         entries, offset, images = loaded
         shares = refined_probabilities(partial(self._look, entries), images.to(self._device), self._chain)
         if offset is None:
@@ -145,7 +146,7 @@ class _Relabelling:
         return list(ids.cpu().numpy())
 
     def _look(self, entries: Sequence[Entry], images: Tensor, size: Sequence[int]) -> Tensor:
-        """Probabilities (B, C, *size) of the tagged classes and background; of all others 0."""
+        """Return probabilities (B, C, *size) of the tagged classes and background, 0 for all others."""
         shares = probabilities(self._network, images, size, scales=[1.0], flip=True)
         allowed = torch.zeros(len(entries), len(self._names))
         for own, entry in zip(allowed, entries, strict=True):

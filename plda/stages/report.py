@@ -72,42 +72,42 @@ def report(
     predict_masks: PredictMasks,
     report: Report,
 ) -> None:
-    """Make the page that shows it all: what was run, scores, curves, and images with their masks.
+    """Write the report page: settings, scores, training curves, and images with their masks.
 
     Args:
-        index: the table of the data set.
-        images: its archive.
-        classes: its class names.
-        presets: folder of whole params files, of which the run's differ.
-        backbone_origins: where the first weights come from.
+        index: table of the data set, one row per image.
+        images: archive of the images and true masks.
+        classes: file of class names, background first.
+        presets: folder of complete params files, with which the run's params are compared.
+        backbone_origins: origins of the first weights.
         cam_history: losses and learning rate of the CAM network by epoch.
-        cam_machine: what it was trained on.
-        cams: the maps of the training images.
-        boundary_history: losses and learning rate of the boundary network, if there is one.
-        pseudo_masks: the masks made of them.
+        cam_machine: hardware and software that the CAM network was trained on.
+        cams: class activation maps (CAMs) of the training images.
+        boundary_history: losses and learning rate of the boundary network; no rows if it was not trained.
+        pseudo_masks: folder of pseudo-masks.
         segmenter_history: losses and learning rate of the segmentation network by epoch.
-        segmenter_machine: what it was trained on.
-        predictions: its masks.
-        estimates: their expected IoU by image.
-        cam_metrics: the scores of seeds and pseudo-masks, in percent.
-        cam_class_scores: their IoU, precision and recall by class.
-        seed_curve: the seeds' scores by background score.
-        metrics: the scores of the predictions, and their mean expected IoU.
-        class_scores: theirs by class.
-        page: written: one HTML file that needs nothing else.
-        source: of the images.
-        seed: of training.
-        download_data: its section of the params, as are all that follow: the page tells them.
-        index_data: of the data set.
-        download_backbone: of the first weights.
-        train_cam: of the classifier.
-        infer_cams: of the maps.
-        train_boundary: of the boundary network.
-        make_masks: of the pseudo-masks.
-        relabel_masks: of what the network learns from.
-        train_segmenter: of the segmentation network.
-        predict_masks: of its masks.
-        report: of the page.
+        segmenter_machine: hardware and software that the segmentation network was trained on.
+        predictions: folder of predicted masks.
+        estimates: expected IoU of each predicted mask.
+        cam_metrics: scores of seeds and pseudo-masks, in percent.
+        cam_class_scores: IoU, precision and recall of seeds and pseudo-masks by class.
+        seed_curve: scores of the seeds for a range of background scores.
+        metrics: scores of the predictions, and their mean expected IoU.
+        class_scores: IoU, precision and recall of the predictions by class.
+        page: output: one HTML file that needs no other file.
+        source: source of the images.
+        seed: random seed of the trainings.
+        download_data: section `download_data` of params.yaml, shown on the page.
+        index_data: section `index_data` of params.yaml, shown on the page.
+        download_backbone: section `download_backbone` of params.yaml, shown on the page.
+        train_cam: section `train_cam` of params.yaml, shown on the page.
+        infer_cams: section `infer_cams` of params.yaml, shown on the page.
+        train_boundary: section `train_boundary` of params.yaml, shown on the page.
+        make_masks: section `make_masks` of params.yaml, shown on the page.
+        relabel_masks: section `relabel_masks` of params.yaml, shown on the page.
+        train_segmenter: section `train_segmenter` of params.yaml, shown on the page.
+        predict_masks: section `predict_masks` of params.yaml, shown on the page.
+        report: section `report` of params.yaml: how many images the gallery shows.
     """
     params = _plain(
         source=source,
@@ -179,12 +179,12 @@ def report(
 
 
 def _plain(**sections: Section | str | int) -> dict[str, Any]:
-    """Plain values instead of sections, as YAML would have them."""
+    """Return sections as plain dictionaries, as in YAML."""
     return {
         name: value.model_dump() if isinstance(value, Section) else value for name, value in sections.items()
     }
 
 
 def read_class_scores(path: Path) -> pd.DataFrame:
-    """A table of `plda.scoring.summary.class_table`; a class may be called "NA" or "7"."""
+    """Read a table of `plda.scoring.summary.class_table`; class names such as "NA" and "7" stay text."""
     return pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values={"iou": [""]})

@@ -55,22 +55,22 @@ def train_boundary(
     seed: int,
     compute: Compute,
 ) -> None:
-    """Train the network that sees where objects end, for the random walk; not enabled: empty files.
+    """Train the boundary network, which the random walk uses; if disabled, write empty files.
 
     Args:
-        index: the table of the data set.
-        images: its archive.
-        classes: its class names.
-        cams: the maps of the training images.
-        cam_network: the trained classifier, whose features it sees with.
-        checkpoints: folder for what a killed training resumes from.
-        boundary_network: written: the trained network.
-        boundary_seeds: written: an archive of the masks that it learnt from, palette PNGs of a quarter of the
-            image's side, VOID where not confident.
-        boundary_history: written: losses and learning rate by epoch.
-        train_boundary: its section of the params.
-        seed: of weights, order, augmentation and dropout.
-        compute: where it runs.
+        index: table of the data set, one row per image.
+        images: archive of the images.
+        classes: file of class names, background first.
+        cams: class activation maps (CAMs) of the training images.
+        cam_network: trained CAM network; the boundary network uses its backbone.
+        checkpoints: folder of the checkpoints from which an interrupted training resumes.
+        boundary_network: output: trained network.
+        boundary_seeds: output: archive of the masks that the network was trained on: palette PNGs, a quarter
+            of the image's side, VOID where not confident.
+        boundary_history: output: losses and learning rate by epoch.
+        train_boundary: section `train_boundary` of params.yaml.
+        seed: random seed for weights, image order, augmentation and dropout.
+        compute: device, precision and number of processes.
     """
     if not train_boundary.enabled:
         print("train_boundary.enabled is false: nothing to train", file=sys.stderr)

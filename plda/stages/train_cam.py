@@ -34,20 +34,20 @@ def train_cam(
     seed: int,
     compute: Compute,
 ) -> None:
-    """Train a classifier on image tags, whose class activation maps say where.
+    """Train a classifier on image tags; its class activation maps (CAMs) locate the classes.
 
     Args:
-        index: the table of the data set.
-        images: its archive.
-        classes: its class names.
-        cam_backbone: the weights to start from.
-        checkpoints: folder for what a killed training resumes from.
-        cam_network: written: the trained network.
-        cam_history: written: curves by epoch: losses, learning rate, source and target pixels.
-        cam_machine: written: what the training ran on.
-        train_cam: its section of the params.
-        seed: of weights, order, augmentation and dropout.
-        compute: where it runs.
+        index: table of the data set, one row per image.
+        images: archive of the images.
+        classes: file of class names, background first.
+        cam_backbone: first weights of the backbone.
+        checkpoints: folder of the checkpoints from which an interrupted training resumes.
+        cam_network: output: trained network.
+        cam_history: output: losses, learning rate, and shares of source and target pixels by epoch.
+        cam_machine: output: hardware and software of the training.
+        train_cam: section `train_cam` of params.yaml.
+        seed: random seed for weights, image order, augmentation and dropout.
+        compute: device, precision and number of processes.
     """
     names = read_classes(classes)
     backbone = load(cam_backbone)

@@ -36,24 +36,24 @@ def train_segmenter(
     seed: int,
     compute: Compute,
 ) -> None:
-    """Train a segmentation network on masks made of tags, or on true ones, to see what those would give.
+    """Train a segmentation network on masks made from tags, or on true masks as an upper bound.
 
     Args:
-        index: the table of the data set.
-        images: its archive, with the true masks.
-        classes: its class names.
-        training_masks: the masks that tags alone have led to, VOID where undecided.
-        segmenter_backbone: the weights to start from.
-        checkpoints: folder for what a killed training resumes from.
-        segmenter: written: the trained network.
-        segmenter_history: written: losses and learning rate by epoch.
-        segmenter_machine: written: what the training ran on.
-        train_segmenter: its section of the params.
-        seed: of weights, order, augmentation and dropout.
-        compute: where it runs.
+        index: table of the data set, one row per image.
+        images: archive of the images and true masks.
+        classes: file of class names, background first.
+        training_masks: folder of masks made from tags alone, VOID where undecided.
+        segmenter_backbone: first weights of the backbone.
+        checkpoints: folder of the checkpoints from which an interrupted training resumes.
+        segmenter: output: trained network.
+        segmenter_history: output: losses and learning rate by epoch.
+        segmenter_machine: output: hardware and software of the training.
+        train_segmenter: section `train_segmenter` of params.yaml.
+        seed: random seed for weights, image order, augmentation and dropout.
+        compute: device, precision and number of processes.
 
     Raises:
-        InputError: it is to learn from true masks, and an image has none.
+        InputError: `supervision` is masks, and a training image has no true mask.
     """
     archive, entries = Archive(images), read_training_entries(index)
     mask_of = partial(load_mask, training_masks)
@@ -85,21 +85,21 @@ def train_segmenter(
 
 
 def _need_masks(entries: Sequence[Entry], index: Path) -> None:
-    """Refuse a training set of which an image with tags has no true mask.
+    """Check that every training image with tags has a true mask.
 
     Raises:
-        InputError: names the first such image of `index`.
+        InputError: an image has none; the message names the first such image of `index`.
     """
     without = [entry.image for entry in entries if entry.tags and not entry.mask]
     if without:
         raise InputError(
             f"{index}: field mask: {without[0]} has no true mask ({len(without)} of {len(entries)} training "
-            "images have none); train_segmenter.supervision: masks needs them"
+            "images have none); add masks, or set train_segmenter.supervision to tags"
         )
 
 
 def _true_mask(archive: Archive, entry: Entry) -> np.ndarray:
-    """(H, W) uint8 class ids, VOID where unknown; without a mask and tags, background."""
+    """Return (H, W) uint8 class ids, VOID where unknown; only background if there is no mask and no tag."""
     if not entry.mask:
         return np.zeros((entry.height, entry.width), np.uint8)
     return load_true_mask(archive, entry.mask)
