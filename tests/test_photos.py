@@ -115,7 +115,7 @@ def test_decoder_faults_of_any_class_are_refused() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_too_many_pixels_are_refused_with_the_limit(kind: str, monkeypatch) -> None:
     monkeypatch.setattr(images, "MOST_PIXELS", 48 * 32 - 1)
-    with pytest.raises(InputError, match=r"at most .* megapixels, is 48x32"):
+    with pytest.raises(InputError, match=r"at most .* megapixels, got 48x32"):
         read_image(encoded(photo(48, 32), kind))
 
 

@@ -264,7 +264,7 @@ def test_nonsense_is_refused_before_anything_is_written(
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "mine.txt").write_text("")
-    assert "kept: is there and not empty" in refused(predict, one, network=network, out=kept)
+    assert "kept: exists and is not empty" in refused(predict, one, network=network, out=kept)
     assert f"{tmp_path}: holds the photos" in refused(predict, tmp_path, network=network, out=tmp_path)
     if not torch.cuda.is_available():
         flags = ("--device", "cuda")
