@@ -1,9 +1,10 @@
-"""The command line: `python -m plda STAGE --path ...`, and what a trained network is used for.
+"""The command line: `python -m plda STAGE --path ...`, and the commands that use a trained network.
 
-A stage is a function in `plda/stages/`, in a file of its name. Its arguments say all there is to say: each
-`Path` is a flag; every other one is a section of the params file, handed over already checked.
+A stage is the function `NAME` in `plda/stages/NAME.py`. Each `Path` argument of it is a flag of the command
+line; every other argument is a section of the params file, which is validated first.
 
-A use is a function in `plda/use/`, likewise. It reads no params; its file's `add_arguments` says its flags.
+A use is the function `NAME` in `plda/use/NAME.py`. It reads no params file; `add_arguments` in the same file
+defines its flags.
 """
 
 import argparse
@@ -27,68 +28,68 @@ from plda.files import delete_remains, remains_of
 from plda.processes import kill_workers
 
 STAGES = {
-    "download_data": "have the archives of a published data set, checked",
+    "download_data": "download and verify the archives of a published data set",
     "index_data": "check a data set and pack it into one archive and one table",
-    "download_backbone": "fetch the weights that the networks start from",
+    "download_backbone": "fetch the initial weights of the networks",
     "train_cam": "train a classifier on image tags",
-    "infer_cams": "make class activation maps of the training images",
-    "train_boundary": "train the network that sees where objects end, for the random walk",
+    "infer_cams": "compute class activation maps of the training images",
+    "train_boundary": "train the network that detects object boundaries, for the random walk",
     "make_masks": "turn the maps into pseudo-masks",
     "evaluate_cams": "score the maps' seeds and the pseudo-masks where true masks exist",
-    "relabel_masks": "relabel the training images by a first segmentation network",
+    "relabel_masks": "relabel the training images with a first segmentation network",
     "train_segmenter": "train a segmentation network on masks",
-    "predict_masks": "label every pixel of images it was not trained on",
-    "evaluate": "score the segmentation network's masks where true masks exist, and sum up",
-    "report": "make the page that shows it all",
+    "predict_masks": "label every pixel of images that were not used for training",
+    "evaluate": "score the masks of the segmentation network against true masks, and write the summary",
+    "report": "write the report page",
 }
 ENVIRONMENT = {
-    # OpenMP's threads sleep while they wait: beside other work, spinning makes a training step half as long
-    # again (benchmarks/cpu_step.py)
+    # OpenMP threads sleep while they wait. If they spin while other programs run, a training step takes 1.5
+    # times as long (benchmarks/cpu_step.py)
     "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc keeps freed blocks up to 32 MB: having them zeroed again, page by page, costs up to a sixth of a
-    # training step. It caches no small blocks: cached ones keep the free blocks around them apart, and memory
-    # then grows with each photo of another size (benchmarks/stages.py)
+    # glibc keeps freed blocks of up to 32 MB: new blocks are zeroed page by page, up to a sixth of a training
+    # step. The cache of small blocks is off: cached blocks keep the free blocks around them from merging, so
+    # that memory grows with each photo of a new size (benchmarks/stages.py)
     "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
     ":glibc.malloc.tcache_count=0",
-    # oneDNN keeps its code for so many operations on so many sizes, not for 1,024: a training step has about
-    # 220, a photo of another size about 55
+    # oneDNN caches the code of this many operations (one per size) instead of 1,024: a training step has
+    # about 220, a photo of a new size about 55
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "384",
 }
 USES = {
     "predict": "label every pixel of photos",
-    "export": "write it as one file for other programs (ONNX) or other people",
-    "backbones": "list the networks to start from",
+    "export": "write a trained network as one file, for other programs (ONNX) or for plda",
+    "backbones": "list the available backbone networks",
 }
 
 
 def stage_function(name: str) -> Callable[..., None]:
-    """The function of stage `name`; only now is its code imported."""
+    """Import the code of stage `name` and return its function."""
     function: Callable[..., None] = getattr(importlib.import_module(f"plda.stages.{name}"), name)
     return function
 
 
 def path_arguments(function: Callable[..., None]) -> list[str]:
-    """The arguments that are flags on the command line."""
+    """Return the names of the arguments that are required flags."""
     return [p.name for p in inspect.signature(function).parameters.values() if p.annotation is Path]
 
 
 def optional_paths(function: Callable[..., None]) -> list[str]:
-    """The arguments that are flags which may be left out."""
+    """Return the names of the arguments that are optional flags."""
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.annotation == Path | None]
 
 
 def sections(function: Callable[..., None]) -> list[str]:
-    """The arguments that come from the params file."""
+    """Return the names of the arguments that are sections of the params file."""
     flags = path_arguments(function) + optional_paths(function)
     return [name for name in inspect.signature(function).parameters if name not in flags]
 
 
 def set_environment() -> None:
-    """Set what ENVIRONMENT says, except what the user has set, and use UTF-8 in every locale.
+    """Set the variables in ENVIRONMENT that the user has not set, and use UTF-8 in every locale.
 
-    OpenMP reads its variable when torch is imported; glibc and Python read theirs when a program starts, so
-    this program starts again if need be. Tables and file names are UTF-8, whatever a cluster's locale.
+    OpenMP reads its variable when torch is imported. glibc and Python read theirs when a program starts, so
+    this program restarts itself if needed. Tables and file names are UTF-8 in every locale.
     """
     glibc = platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ
     for name, value in ENVIRONMENT.items():
@@ -99,7 +100,7 @@ def set_environment() -> None:
 
 @contextmanager
 def leaving_at_ctrl_c() -> Iterator[None]:
-    """End at Ctrl-C at once, within: while modules are imported, an exception might come out as another."""
+    """Exit at once on Ctrl-C within the context: a module being imported might replace the exception."""
 
     def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
         os.write(2, b"plda: stopped by Ctrl-C\n")
@@ -120,13 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0; 2 for bad input; AGAIN for work that was cut short; INTERRUPTED after Ctrl-C.
+        The exit status: 0; 2 for bad input; AGAIN for interrupted work; INTERRUPTED after Ctrl-C.
     """
     if arguments is None:
         set_environment()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # a file name may not be printable
     with leaving_at_ctrl_c():
         options = _parse(list(sys.argv[1:] if arguments is None else arguments))
     try:
@@ -156,12 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # who reads this may have been ended by the same signal
+    with suppress(OSError):  # the reader may have been ended by the same signal
         print(line, file=sys.stderr, flush=True)
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Return whether memory ran out; torch says so in a RuntimeError, of a class of its own on GPUs only."""
+    """Return whether memory ran out. On a CPU torch raises a plain RuntimeError, recognised by its text."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in words)
 
@@ -170,12 +171,12 @@ def _parse(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="plda",
         description="Semantic segmentation from image tags.",
-        epilog=_listed("stages, which `snakemake` and `dvc repro` call for you", STAGES)
+        epilog=_listed("stages, called by `snakemake` and `dvc repro`", STAGES)
         + _listed("other commands", USES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help="see below")
     for name, line in {**STAGES, **USES}.items():
         command = commands.add_parser(name, description=line)
@@ -194,7 +195,7 @@ def _listed(title: str, commands: Mapping[str, str]) -> str:
 
 
 def _run_stage(options: argparse.Namespace) -> None:
-    from plda.params import read_params  # takes a while to import; see leaving_at_ctrl_c
+    from plda.params import read_params  # slow to import; see leaving_at_ctrl_c
 
     function = stage_function(options.command)
     params = read_params(options.params)
@@ -226,7 +227,7 @@ def _add_flags(command: argparse.ArgumentParser, function: Callable[..., None]) 
     command.description = inspect.getdoc(function)
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument(
-        "--params", type=Path, required=True, metavar="FILE", help="params.yaml or a file like it"
+        "--params", type=Path, required=True, metavar="FILE", help="params.yaml or a file with the same keys"
     )
     required = path_arguments(function)
     for name in required + optional_paths(function):

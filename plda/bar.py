@@ -1,4 +1,4 @@
-"""A bar on a terminal for what takes long; where there is none, its users write lines instead."""
+"""A progress bar on a terminal. Without a terminal the bar is hidden, and its users write lines instead."""
 
 import sys
 from types import TracebackType
@@ -8,10 +8,10 @@ from tqdm import tqdm
 
 
 class Bar:
-    """Something with a bar on standard error; to be used in a `with` statement, which closes it."""
+    """A progress bar on standard error; use it in a `with` statement, which closes it."""
 
     def __init__(self, *, disable: bool = False, **options: Any) -> None:
-        """`options` are tqdm's; `disable` leaves the bar out on a terminal, too."""
+        """Create the bar. `options` are tqdm's; `disable` hides the bar on a terminal, too."""
         self._bar = tqdm(
             file=sys.stderr, dynamic_ncols=True, disable=disable or not sys.stderr.isatty(), **options
         )

@@ -1,19 +1,19 @@
-"""The two exceptions that are no bug: the input cannot be used, or the work was cut short."""
+"""The two exceptions that are not bugs: unusable input and interrupted work."""
 
 
 class InputError(Exception):
-    """Bad input, in words that name the file and the field.
+    """Bad input; the message names the file and the field.
 
     The command line prints it without a traceback and exits with status 2.
     """
 
 
 class Unfinished(Exception):
-    """The work was cut short from outside, by a signal or by the loss of a process: try again.
+    """Interrupted work: a signal stopped it, or a process was lost. A new run may succeed.
 
     The command line prints it without a traceback and exits with status AGAIN.
     """
 
 
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells

@@ -1,7 +1,7 @@
-"""How every output is written: whole, or not at all.
+"""Atomic writing: every output is written completely or not at all.
 
-Each file or folder is built under a temporary name next to its place and renamed when complete, so a killed
-job, a full disk or a forbidden folder never leaves something that looks finished.
+Each file or folder is created under a temporary name in the same folder and renamed when it is complete. So a
+killed job, a full disk or a missing permission never leaves an incomplete output that looks finished.
 """
 
 import errno
@@ -21,19 +21,19 @@ from filelock import FileLock, Timeout
 
 from plda.errors import InputError
 
-LONGEST_NAME = 255  # bytes, of Linux's file systems
-ADDED = 20  # bytes of a temporary name beside that of what is written
-REMAINS = re.compile(r"\..*\.(\d+)\.tmp", re.DOTALL)  # temporary names, each with its process
+LONGEST_NAME = 255  # bytes, the limit of Linux file systems
+ADDED = 20  # bytes that a temporary name adds to the name of the output
+REMAINS = re.compile(r"\..*\.(\d+)\.tmp", re.DOTALL)  # temporary names, each with the id of its process
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
-    errno.EDQUOT: "the disk quota is used up",
+    errno.EDQUOT: "the disk quota is exceeded",
     errno.EFBIG: "the file would exceed the size limit",
     errno.EACCES: "no write permission",
     errno.EPERM: "no write permission",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "a folder has its name",
+    errno.EISDIR: "it is a folder, not a file",
     errno.ENAMETOOLONG: "a name is too long for the file system",
 }
 
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The caller creates a file or a folder under the temporary path.
 
     Raises:
-        InputError: the place cannot be written (no space, no permission, ...), naming `path`.
+        InputError: `path` cannot be written (no space, no permission, ...).
     """
     temporary = path.with_name(f".{_cut(path.name)}.{os.getpid()}.tmp")
     with explaining(path):
@@ -63,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remains_of(path: Path) -> Iterator[Path]:
-    """What processes that were killed left half-written of `path`, or others are writing."""
+    """Yield the temporary files of `path` that killed processes left or other processes are writing."""
     start = f".{_cut(path.name)}."
     for found in path.parent.glob(f"{glob.escape(start)}*.tmp"):
         if found.name.removeprefix(start).removesuffix(".tmp").isdigit():
@@ -71,7 +71,7 @@ def remains_of(path: Path) -> Iterator[Path]:
 
 
 def delete_remains(found: Iterable[Path]) -> None:
-    """Delete those of `found` that killed processes of this machine left half-written."""
+    """Delete those of `found` that killed processes of this machine left behind."""
     for path in found:
         made = REMAINS.fullmatch(path.name)
         if made and not _alive(int(made[1])):
@@ -86,13 +86,13 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # it is another user's
+    except PermissionError:  # the process belongs to another user
         return True
     return True
 
 
 def _cut(name: str) -> str:
-    """A name that leaves room for what a temporary name adds."""
+    """Shorten a name so that the temporary name made from it is not too long."""
     return os.fsencode(name)[: LONGEST_NAME - ADDED].decode(errors="ignore")
 
 
@@ -119,7 +119,7 @@ def sha256(path: Path) -> str:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; {} where there is nothing, or nothing that can be read."""
+    """Return what `write_json` wrote, or {} if the file is missing or cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -128,21 +128,21 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 def need_space(path: Path, size: int) -> None:
-    """Refuse to start writing `size` bytes at `path` where the disk has less.
+    """Check that the disk of `path` has `size` bytes free.
 
     Raises:
-        InputError: too little space, or no folder can be made there; names `path`.
+        InputError: too little space, or the folder of `path` cannot be created.
     """
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise InputError(f"{path}: needs {size / 1e6:.1f} MB, only {free / 1e6:.1f} MB are free on its disk")
+        raise InputError(f"{path}: needs {size / 1e6:.1f} MB, only {free / 1e6:.1f} MB are free on the disk")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes that lock `path` waiting, within; first wait for the one that is there.
+    """Hold the lock of `path` within the context; wait first if another process holds it.
 
     Raises:
         InputError: the lock, a hidden file beside `path`, cannot be written.
@@ -153,7 +153,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"{path}: waiting for another process that makes it", file=sys.stderr, flush=True)
+            print(f"{path}: waiting for another process that is writing it", file=sys.stderr, flush=True)
             lock.acquire()
     try:
         yield
@@ -163,7 +163,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write below `path`'s folder into an InputError, within."""
+    """Turn the operating system's errors of writing in the folder of `path` into an InputError."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""What params.yaml may say: one frozen class per section, with types and ranges.
+"""The schema of params.yaml: one frozen class per section, with types and ranges.
 
-There are no defaults: what a run used stands in its params file, complete. Unknown and missing keys, wrong
-types and values out of range are refused before any work starts. What no run uses may be left out where None
-is allowed: the sections of refinements that are in no chain.
+There are no defaults: the params file holds every value of a run. Unknown and missing keys, wrong types and
+values out of range are rejected before any work starts. Only a key that allows None may be left out, if the
+run does not use it: the section of a refinement that is in no chain.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from plda.backbone_names import known_name
 from plda.errors import InputError
 from plda.yaml_file import read_yaml
 
-LONGEST_SHOWN = 100  # characters of a value or name in an error
+LONGEST_SHOWN = 100  # characters of a value or a name in an error message
 
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Factor = Annotated[float, Field(ge=0.01, le=16)]  # of an image's side; memory grows with its square
+Factor = Annotated[float, Field(ge=0.01, le=16)]  # scales an image's sides; memory grows with its square
 BackgroundScore = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
 Origin = Literal["creatures", "folder", "voc2012", "coco2014"]
 Backbone = Annotated[str, AfterValidator(known_name)]
-OutputStride = Literal[8, 14, 16, 32]  # 14: of vision transformers with such patches, which cannot change it
+OutputStride = Literal[8, 14, 16, 32]  # 14: vision transformers with such patches, a fixed stride
 
 
 class Section(BaseModel):
@@ -40,9 +40,9 @@ Precision = Literal["auto", "32", "bf16", "16"]
 
 
 class Compute(Section):
-    """Where a job runs. No stage depends on it, so a change reruns nothing.
+    """The hardware that a job uses. No stage depends on it, so a change reruns nothing.
 
-    A batch is shared by `devices` processes: with any number of them it has the same images.
+    The `devices` processes share each batch: it holds the same images for any number of processes.
     """
 
     device: Device
@@ -90,7 +90,7 @@ class DownloadBackbone(Section):
 
 
 class Schedule(Section):
-    """What every trainer is told."""
+    """Settings of every trainer."""
 
     epochs: Count
     stop_after: Count | None
@@ -116,23 +116,23 @@ class Schedule(Section):
     @model_validator(mode="after")
     def _values_fit(self) -> "Schedule":
         if self.scale[0] > self.scale[1]:
-            raise ValueError("scale: the smaller factor comes first")
+            raise ValueError("scale: the smaller factor must come first")
         if (self.stop_after or 0) > self.epochs:
-            raise ValueError("stop_after: more than the epochs")
+            raise ValueError("stop_after: must not be greater than epochs")
         if self.batch_size == 1 and (reason := self.needs_two_images()):
             raise ValueError(f"batch_size: must be at least 2 {reason}, got 1")
         return self
 
     def needs_two_images(self) -> str:
-        """Return with which values a batch of one image cannot be trained on, "" if it can.
+        """Return the settings that need a batch of two or more images, "" if one image is enough.
 
-        Batch norm that is trained needs more than one value of each channel.
+        Batch norm in training mode needs more than one value per channel.
         """
         return ""
 
 
 class Training(Schedule):
-    """What a trainer of a backbone is told."""
+    """Settings of every trainer of a backbone."""
 
     output_stride: OutputStride
     batch_norm: Literal["trained", "frozen"]
@@ -141,14 +141,14 @@ class Training(Schedule):
     def _ends_in_one_pixel(self, side: int) -> str:
         """Return why the last feature map of an image of `side` pixels is a single pixel, "" if it is not."""
         return (
-            f"with output_stride {self.output_stride} and so small a crop"
+            f"with output_stride {self.output_stride} and a crop of this size"
             if side <= self.output_stride
             else ""
         )
 
 
 class Adaptation(Section):
-    """The switches of PLDA; what they mean: plda/adaptation/learner.py."""
+    """The switches of PLDA; plda/adaptation/learner.py explains them."""
 
     enabled: bool
     threshold: Annotated[float, Field(gt=0, lt=1)]
@@ -171,13 +171,13 @@ class TrainCam(Training):
     def _adversary_has_features_to_adapt(self) -> "TrainCam":
         if self.freeze == "all" and self.adaptation.enabled and self.adaptation.adversary:
             raise ValueError(
-                "adaptation.adversary: must be 0 with freeze: all, which leaves no features to adapt, "
+                "adaptation.adversary: must be 0 with freeze: all, which trains no features, "
                 f"got {self.adaptation.adversary}"
             )
         return self
 
     def needs_two_images(self) -> str:
-        """See `Schedule`."""
+        """Return what `Schedule.needs_two_images` returns."""
         side = max(32, round(0.3 * self.crop)) if self.baseline == "seam" else self.crop  # seam's second view
         return self._ends_in_one_pixel(side) if self.batch_norm == "trained" else ""
 
@@ -211,25 +211,25 @@ class Crf(Section):
 
 
 class Refinement(Section):
-    """A chain of refinements, and a section for each of them; one that is not in the chain needs none."""
+    """A chain of refinements and a section for each of its steps; other steps need no section."""
 
     refinement: Sequence[str]
     pamr: Pamr | None = None
     crf: Crf | None = None
 
     def of(self, step: str) -> dict[str, Any]:
-        """What is said of a step of the chain."""
+        """Return the settings of a step of the chain."""
         return dict(getattr(self, step))
 
     @model_validator(mode="after")
     def _chain_is_sound(self) -> "Refinement":
         for step in self.refinement:
             if getattr(self, step) is None:
-                raise ValueError(f"{step}: is missing, and stands in refinement")
+                raise ValueError(f"{step}: is missing, but refinement contains it")
         if len(set(self.refinement)) < len(self.refinement):
-            raise ValueError("refinement: a step stands twice")
+            raise ValueError("refinement: duplicate step")
         if "crf" in self.refinement[:-1]:
-            raise ValueError("refinement: crf comes last, its maps are as large as the image")
+            raise ValueError("refinement: crf must come last, because its maps have the image's size")
         return self
 
 
@@ -257,20 +257,23 @@ class MakeMasks(Refinement):
         chain = self.refinement
         if {"random_walk", "regions"} <= {*chain} and chain.index("regions") < chain.index("random_walk"):
             raise ValueError(
-                "refinement: random_walk must come before regions, whose maps are finer than it counts in, "
+                "refinement: random_walk must come before regions, whose maps are too fine for it, "
                 f"got {chain}"
             )
         return self
 
 
 class SegmenterTraining(Training):
-    """What a trainer of a segmentation network is told."""
+    """Settings of every trainer of a segmentation network."""
 
     head: Literal["deeplabv3", "lraspp", "deeplabv2"]
     object_share: Literal["matched", "learnt"]
 
     def needs_two_images(self) -> str:
-        """See `Schedule`. The heads deeplabv3 and lraspp train batch norm, whatever `batch_norm` says."""
+        """Return what `Schedule.needs_two_images` returns.
+
+        The heads deeplabv3 and lraspp train batch norm for every value of `batch_norm`.
+        """
         if self.head == "deeplabv3":
             return "with head deeplabv3, which averages each image to one value"
         if self.head == "lraspp":
@@ -303,7 +306,7 @@ class Report(Section):
 
 
 class Params(Section):
-    """The whole file. A field's name is its section's, a section's name is its stage's."""
+    """The whole params file. A section has the name of the stage that it configures."""
 
     source: Origin
     seed: Seed
@@ -349,7 +352,7 @@ class Params(Section):
     def _the_walk_has_boundaries(self) -> "Params":
         if "random_walk" in self.make_masks.refinement and not self.train_boundary.enabled:
             raise ValueError(
-                "make_masks.refinement: random_walk needs the boundary network, train_boundary.enabled: true"
+                "make_masks.refinement: random_walk needs the boundary network: set train_boundary.enabled"
             )
         return self
 
@@ -358,13 +361,13 @@ def read_params(path: Path) -> Params:
     """Read and check a params file.
 
     Raises:
-        InputError: the file is missing or no YAML, or names every field that is unknown, missing or wrong.
+        InputError: the file is missing or not YAML, or fields are unknown, missing or wrong; names each one.
     """
     return check(Params, read_yaml(path), path)
 
 
 def check(kind: type[Checked], values: Any, path: Path | str) -> Checked:
-    """Check `values`, as parsed from `path`, which is named in what is said of them.
+    """Check `values`, which were parsed from `path`; error messages name `path`.
 
     Raises:
         InputError: one line per field that is unknown, missing or wrong.
@@ -383,13 +386,13 @@ def _in_words(path: Path | str, error: Any) -> str:
             reason = "unknown key"
         case "missing":
             return f"{path}: {field}: is missing"
-        case "value_error":  # ours, of several fields, which it names
+        case "value_error":  # raised by this module; the message names the field
             name = error["msg"].removeprefix("Value error, ")
             return f"{path}: {field}.{name}" if field else f"{path}: {name}"
         case "model_type" if not field:
             return f"{path}: must hold keys with values, got {got if error['input'] else 'nothing'}"
         case "model_type" | "dict_type":
-            reason = "must be a section, keys with values"
+            reason = "must be a section with keys and values"
         case "string_type":
             reason = "must be text; put it in quotes"
         case _:

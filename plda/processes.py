@@ -1,6 +1,6 @@
-"""A map over items in several processes, its results in order.
+"""A map over items in worker processes, with results in order.
 
-Worker processes may import this module, so it imports no torch: that would cost each of them seconds.
+Worker processes may import this module, so it does not import torch, which takes seconds in each of them.
 """
 
 import multiprocessing
@@ -25,24 +25,24 @@ Ts = TypeVarTuple("Ts")
 def in_processes(
     function: Callable[[*Ts], T], arguments: Iterable[tuple[*Ts]], processes: int
 ) -> Generator[T, None, None]:
-    """`itertools.starmap` in worker processes: results in order, of at most 2 calls ahead per process.
+    """Run `itertools.starmap` in worker processes; yield results in order, 2 calls per process ahead.
 
     Args:
-        function: a module's own function, or a partial of one: workers import it by name.
-        arguments: of one call each; taken as they are needed, so they may be endless. Pickled for the worker.
-        processes: how many, at least 1; with 1, none is started and the calls are made here.
+        function: a function of a module, or a partial of one: workers import it by name.
+        arguments: the arguments of each call, pickled for the worker; may be endless, read when needed.
+        processes: number of worker processes, at least 1. With 1, the calls run in this process.
 
     Returns:
-        What each call returned. Closing it ends the processes, when the calls begun are done.
+        The results of the calls. Closing the generator ends the processes after the calls in progress.
 
     Raises:
-        Exception: what a call raised, in place of its result; that ends the processes, too.
-        Unfinished: a process was killed.
+        Exception: the exception of a call, in place of its result; it ends the processes, too.
+        Unfinished: a worker process was killed.
     """
     if processes == 1:
         yield from starmap(function, arguments)
         return
-    # not forked: a copy of a process that runs torch's threads may hang
+    # spawn, not fork: a forked copy of a process with torch threads may hang
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent)
     with ending(pool):
         yield from in_order(pool, function, arguments, 2 * processes)
@@ -51,16 +51,16 @@ def in_processes(
 def in_order(
     pool: Executor, function: Callable[[*Ts], T], arguments: Iterable[tuple[*Ts]], ahead: int
 ) -> Generator[T, None, None]:
-    """`itertools.starmap` by the processes of `pool`: results in order, of at most `ahead` calls begun.
+    """Run `itertools.starmap` in the processes of `pool`; yield results in order, `ahead` calls ahead.
 
     Raises:
-        Exception: what a call raised, in place of its result.
-        Unfinished: a process was killed.
+        Exception: the exception of a call, in place of its result.
+        Unfinished: a worker process was killed.
     """
     waiting = iter(arguments)
 
     def submit(each: tuple[*Ts]) -> Future[T]:
-        with deaf_to_ctrl_c():  # it may start a process
+        with deaf_to_ctrl_c():  # submit may start a process
             return pool.submit(function, *each)
 
     try:
@@ -71,13 +71,13 @@ def in_order(
             yield result
     except BrokenProcessPool as error:
         raise Unfinished(
-            "a worker process was killed, for want of memory perhaps; nothing is written"
+            "a worker process was killed, perhaps because memory ran out; nothing was written"
         ) from error
 
 
 @contextmanager
 def ending(pool: Executor) -> Iterator[None]:
-    """End the processes of `pool` after what is within, when the calls begun are done; at Ctrl-C at once."""
+    """End the processes of `pool` after the context, when their calls are done; on Ctrl-C at once."""
     try:
         yield
     except KeyboardInterrupt:
@@ -88,15 +88,15 @@ def ending(pool: Executor) -> Iterator[None]:
 
 
 def kill_workers() -> None:
-    """Kill the processes that this one has started; nothing that they did is needed any more."""
+    """Kill the worker processes of this process, whose results are no longer needed."""
     for worker in multiprocessing.active_children():
         worker.kill()
 
 
 @contextmanager
 def deaf_to_ctrl_c() -> Iterator[None]:
-    """Start processes within: Ctrl-C, which a terminal sends to all, then reaches this process alone."""
-    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks then
+    """Block Ctrl-C in processes started within the context: a terminal sends it to all of them."""
+    resource_tracker.ensure_running()  # else the first process starts it, which unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -105,7 +105,7 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Make this process, a worker, end as soon as the process that started it has ended."""
+    """End this worker process as soon as its parent process has ended."""
     Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,8 +1,8 @@
-"""Where seeds come from: a pure function of what the random numbers are for."""
+"""Seeds, each a pure function of the purpose of its random numbers."""
 
 import numpy as np
 
 
 def mixed(*numbers: int) -> int:
-    """A 63-bit seed from several whole numbers; different numbers give unrelated seeds."""
+    """Return a 63-bit seed derived from several integers; different integers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,8 +1,8 @@
-"""A batch that several processes share: what each must know of the others' parts. Alone, nothing is sent.
+"""Sums and means over a batch that several processes share. A single process sends nothing.
 
-Every process takes as many images of the batch as any other, and gradients are averaged over the processes.
-So a mean over all images or all pixels is right by itself; one over some of the pixels (those that have a
-label) is not, since their number differs: it must be divided by `share`, not by the process's own number.
+Every process takes the same number of images, and gradients are averaged over the processes. So a mean over
+all images or all pixels needs no correction. A mean over some of the pixels (the labelled ones) does, because
+their number differs between processes: divide by `share`, not by the number in this process.
 """
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor, distributed
 
 
 def processes() -> int:
-    """How many share the batch."""
+    """Return the number of processes that share the batch."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of x over the processes, elementwise; no gradient passes."""
+    """Return the elementwise sum of x over the processes, without gradient."""
     if processes() == 1:
         return x.detach()
     x = x.detach().clone()
@@ -24,18 +24,18 @@ def total(x: Tensor) -> Tensor:
 
 
 def share(counts: Tensor) -> Tensor:
-    """What a sum over this process's part is divided by, so that the processes' mean is the batch's mean.
+    """Return the divisor of a sum over this process's part that makes the processes' mean the batch mean.
 
     Args:
-        counts: whole numbers: how many there are in this part.
+        counts: integers, the number of elements in this process's part.
 
     Returns:
-        How many there are in the whole batch, at least 1, divided by the number of processes.
+        The number of elements in the whole batch, at least 1, divided by the number of processes.
     """
     whole = total(counts).clamp(min=1)
     return whole if processes() == 1 else whole / processes()
 
 
 def any_process(true: bool) -> bool:
-    """Whether it is true in any of the processes, which all must ask; all get the same answer."""
+    """Return whether `true` holds in any process (a collective OR): every process must call it."""
     return bool(total(torch.tensor(int(true))) > 0)

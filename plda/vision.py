@@ -1,10 +1,10 @@
 """torchvision and timm, imported without torch's compiler.
 
-Both import `torch._dynamo`, half of the time in which a command starts, for what this project never calls:
-`torchvision.ops.roi_align` for one function, timm to keep methods of one network from being compiled. Here
-they get forms of these that import the compiler when they are called, or do nothing. Whoever needs
-torchvision or timm takes it from here; `torchvision.transforms.v2` imports the compiler, too, and is left to
-training.
+Both import `torch._dynamo`, which takes half of the start-up time of a command and which this project never
+calls. `torchvision.ops.roi_align` imports it for one function, timm to exclude methods of one network from
+compilation. This module replaces these by functions that import the compiler when called, or do nothing.
+Import torchvision and timm from this module. `torchvision.transforms.v2` imports the compiler, too; only
+training uses it.
 """
 
 import sys
@@ -23,7 +23,7 @@ def _is_compile_supported(device_type: Any) -> Any:
 
 
 def _same(function: Any = None, **_: Any) -> Any:
-    """As `torch.compiler.disable`, but that nothing is marked."""
+    """Replace `torch.compiler.disable`: return the function unchanged."""
     return _same if function is None else function
 
 

@@ -1,7 +1,7 @@
-"""YAML files that users write, read as DVC reads them: YAML 1.2, by ruamel.yaml.
+"""Reading YAML files that users write, as DVC reads them: YAML 1.2, with ruamel.yaml.
 
-So `1e-05` is a number and `no` is text, under both engines. What is easily misread is refused: duplicate
-keys, tags, control characters.
+So `1e-05` is a number and `no` is text, under both engines. Constructs that are easily misread are rejected:
+duplicate keys, tags, control characters.
 """
 
 import io
@@ -41,7 +41,7 @@ def read_yaml(path: Path) -> Any:
         place = _place(path, error.problem_mark or error.context_mark)
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         raise InputError(f"{place}: is not YAML: {reason}") from error
-    except (YAMLError, ValueError) as error:  # ValueError: a date that does not exist, an endless number
+    except (YAMLError, ValueError) as error:  # ValueError: an impossible date, a number of too many digits
         raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -60,7 +60,7 @@ def _yaml() -> YAML:
 
 
 def _check_events(path: Path, events: Iterable[Event]) -> None:
-    """Refuse what would make a file deeper or larger than it looks. Parsing events does not recurse."""
+    """Reject deep nesting, other YAML versions and tags. Parsing events does not recurse."""
     depth = 0
     for event in events:
         kind = type(event).__name__
@@ -74,17 +74,17 @@ def _check_events(path: Path, events: Iterable[Event]) -> None:
 
 
 class _Checker:
-    """Refuses duplicate keys, keys that are not text, control characters, and aliases without an end."""
+    """A check for duplicate keys, keys that are not text, control characters and endless aliases."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._seen = path, 0
 
     def check(self, node: Node, name: str = "", depth: int = 0) -> None:
-        """Check a node and all in it; `name` is its dotted name, with a dot at the end."""
+        """Check a node and its children; `name` is the node's dotted name, with a dot at the end."""
         place = _place(self._path, node.start_mark)
         self._seen += 1
-        if depth > DEEPEST or self._seen > MOST_VALUES:  # by aliases: the events were few
-            raise InputError(f"{place}: {name}: holds too many values, or itself; write them without aliases")
+        if depth > DEEPEST or self._seen > MOST_VALUES:  # through aliases: there were few events
+            raise InputError(f"{place}: {name}: holds too many values, or itself; write it without aliases")
         match node:
             case MappingNode():
                 self._check_keys(node, name)

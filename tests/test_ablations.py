@@ -152,7 +152,7 @@ def test_runs_keep_the_photo_folder_path(tmp_path: Path) -> None:
         ({"metrics": "seeds.miou"}, "metrics: input should be a valid list"),
         ({"repeats": {}}, "repeats: dictionary should have at least 1 item"),
         ({"runs": {}}, "runs: dictionary should have at least 1 item"),
-        ({"runs": {"a": None}}, "runs.a: must be a section, keys with values, got None"),
+        ({"runs": {"a": None}}, "runs.a: must be a section with keys and values, got None"),
         ({"runs": {"a": {}, "b c": {}}}, "runs.b c: string should match pattern"),
         ({"runs": {"a": {}, "../b": {}}}, "runs.../b: string should match pattern"),
         ({"runs": {"a": {}, 1: {}}}, "runs.1: must be text; put the key in quotes"),

@@ -144,7 +144,7 @@ def test_index_data_reports_all_errors_at_once(photos: Photos, tmp_path: Path, r
             "background\ncat\ncat\n",
             ["classes.txt", "line 3", "duplicate class 'cat'", "line 2"],
         ),
-        ("classes.txt", "background\n", ["classes.txt", "needs 1 to 254 classes"]),
+        ("classes.txt", "background\n", ["classes.txt", "must have 1 to 254 classes"]),
     ],
 )
 def test_index_data_rejects_invalid_table(
@@ -167,11 +167,11 @@ def test_index_data_rejects_invalid_table(
         ({"train_cam__epochs": 0}, ["train_cam.epochs", "greater than or equal to 1"]),
         ({"train_cam__epochs": True}, ["train_cam.epochs", "integer"]),
         ({"train_cam__output_stride": 12}, ["train_cam.output_stride", "8, 14, 16 or 32"]),
-        ({"train_cam__scale": [1.5, 0.5]}, ["train_cam", "smaller factor comes first"]),
+        ({"train_cam__scale": [1.5, 0.5]}, ["train_cam", "smaller factor must come first"]),
         ({"make_masks__background_score": 1.5}, ["make_masks.background_score"]),
         ({"make_masks__refinement": ["pamr", "blur"]}, ["make_masks.refinement.1: ", "'blur'"]),
-        ({"make_masks__refinement": ["pamr", "pamr"]}, ["make_masks.refinement: a step stands twice"]),
-        ({"make_masks__refinement": ["crf", "pamr"]}, ["make_masks.refinement: crf comes last"]),
+        ({"make_masks__refinement": ["pamr", "pamr"]}, ["make_masks.refinement: duplicate step"]),
+        ({"make_masks__refinement": ["crf", "pamr"]}, ["make_masks.refinement: crf must come last"]),
         (
             {"make_masks__refinement": ["regions", "random_walk"], "train_boundary__enabled": True},
             ["make_masks.refinement: random_walk must come before regions"],
@@ -180,7 +180,7 @@ def test_index_data_rejects_invalid_table(
             {"make_masks__regions": None, "make_masks__refinement": ["regions"]},
             ["make_masks.regions: is missing"],
         ),
-        ({"make_masks__pamr": None}, ["make_masks.pamr: is missing, and stands in refinement"]),
+        ({"make_masks__pamr": None}, ["make_masks.pamr: is missing, but refinement contains it"]),
         ({"train_boundary__enabled": False}, ["random_walk needs the boundary network"]),
         ({"train_boundary__seeds__margin": -0.1}, ["train_boundary.seeds.margin"]),
         ({"train_boundary__seeds__refinement": ["random_walk"]}, ["train_boundary.seeds.refinement.0"]),
@@ -339,7 +339,7 @@ def test_stages_report_full_disk(photos: Photos, tmp_path: Path, refused: Refusa
         noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
         (photos.folder / "b.jpg").write_bytes(encoded(Image.fromarray(noise), quality=95))
         message = refused(photos.index, disk)
-        assert "images.zip: needs 0.1 MB, only 0.1 MB are free on its disk" in message
+        assert "images.zip: needs 0.1 MB, only 0.1 MB are free" in message
         # the disk fills up during the write
         message = refused(
             run_stage,

@@ -258,29 +258,29 @@ def image(**fields: Any) -> Change:
     [
         (lambda t: t.pop("images"), "field images: is missing"),
         (lambda t: t.pop("categories"), "field categories: is missing"),
-        (lambda t: t.update(annotations={}), "field annotations: must be a list, is {}"),
+        (lambda t: t.update(annotations={}), "field annotations: must be a list, got {}"),
         (lambda t: t["annotations"].insert(1, 7), "annotations[1]: field id: is missing"),
         (
             lambda t: t["annotations"].append(t["annotations"][0]),
-            "annotation 900: field id: stands there twice",
+            "annotation 900: field id: duplicate id",
         ),
         (lambda t: t["categories"][0].pop("name"), "category 90: field name: is missing"),
-        (lambda t: t["images"].append(t["images"][-1]), "image 9: field id: stands there twice"),
+        (lambda t: t["images"].append(t["images"][-1]), "image 9: field id: duplicate id"),
         (image(width=None), "image 9: field width: is missing"),
-        (image(width="64"), "image 9: field width: must be a whole number, is '64'"),
-        (image(height=0), "image 9: field width, height: no image is 64x0"),
+        (image(width="64"), "image 9: field width: must be a whole number, got '64'"),
+        (image(height=0), "image 9: field width, height: must be at least 1, got 64x0"),
         (image(file_name=None), "image 9: field file_name: is missing"),
         (annotation(id=None), "annotations[0]: field id: is missing"),
-        (annotation(id="a"), "annotations[0]: field id: must be a whole number, is 'a'"),
+        (annotation(id="a"), "annotations[0]: field id: must be a whole number, got 'a'"),
         (annotation(category_id=None), "annotation 900: field category_id: is missing"),
         (annotation(category_id=12), "annotation 900: field category_id: 12 is not in the file"),
         (annotation(image_id=10), "annotation 900: field image_id: 10 is not in the file"),
         (annotation(area=None), "annotation 900: field area: is missing"),
-        (annotation(area=[]), "annotation 900: field area: must be a number, is []"),
-        (annotation(iscrowd=2), "annotation 900: field iscrowd: must be 0 or 1, is 2"),
+        (annotation(area=[]), "annotation 900: field area: must be a number, got []"),
+        (annotation(iscrowd=2), "annotation 900: field iscrowd: must be 0 or 1, got 2"),
         (annotation(segmentation=None), "annotation 900: field segmentation: is missing"),
         (annotation(segmentation=[]), "annotation 900: field segmentation: is empty"),
-        (annotation(segmentation="x"), "annotation 900: field segmentation: must be a list, is 'x'"),
+        (annotation(segmentation="x"), "annotation 900: field segmentation: must be a list, got 'x'"),
         (
             annotation(segmentation=[[1, 2, 3, 4]]),
             "annotation 900: field segmentation: a polygon has 4 numbers",
@@ -304,32 +304,32 @@ def image(**fields: Any) -> Change:
         ),
         (
             annotation(segmentation=[[0] * 7 + [1e9]]),
-            "annotation 900: field segmentation: a polygon leads far out",
+            "annotation 900: field segmentation: a polygon is far outside",
         ),
         (
             annotation(segmentation=[[0] * 7 + [-200]]),
-            "annotation 900: field segmentation: a polygon leads far out",
+            "annotation 900: field segmentation: a polygon is far outside",
         ),
         (annotation(segmentation={}), "annotation 900: field segmentation: field counts: is missing"),
         (annotation(segmentation={"counts": [1]}), "field segmentation: field size: is missing"),
         (
             annotation(segmentation={"size": [48, 64], "counts": "b3"}),
-            "field counts: must be a list, is 'b3'",
+            "field counts: must be a list, got 'b3'",
         ),
         (
             annotation(segmentation=RUNS | {"size": [64, 48]}),
-            "field size: is [64, 48], its image's is [48, 64]",
+            "field size: got [64, 48], but the image has [48, 64]",
         ),
-        (annotation(segmentation=RUNS | {"counts": [3071]}), "field counts: 3071 pixels, its image has 3072"),
+        (annotation(segmentation=RUNS | {"counts": [3071]}), "field counts: sum is 3071, but the image has"),
         (
             annotation(segmentation=RUNS | {"counts": [-1, 3073]}),
-            "field counts: must be whole numbers, none below 0",
+            "field counts: must be whole numbers of at least 0",
         ),
         (
             annotation(segmentation=RUNS | {"counts": [3072.0]}),
-            "field counts: must be whole numbers, none below 0",
+            "field counts: must be whole numbers of at least 0",
         ),
-        (annotation(area=float("nan")), "is not JSON: NaN is no number"),
+        (annotation(area=float("nan")), "is not JSON: NaN is not a number"),
     ],
 )
 def test_read_coco_rejects_invalid_annotations(coco: DrawnCoco, change: Change, words: str) -> None:
@@ -360,12 +360,12 @@ def test_read_coco_rejects_json_list(coco: DrawnCoco) -> None:
 def test_read_coco_rejects_inconsistent_categories(coco: DrawnCoco) -> None:
     coco.tables["val"]["categories"][0]["name"] = "comb"
     coco.save()
-    words = "instances_val2014.json: field categories: are not those of instances_train2014.json"
+    words = "instances_val2014.json: field categories: must be those of instances_train2014.json"
     assert refusal(coco) == f"{coco.annotations}: {words}"
     coco.tables["train"]["categories"][0]["name"] = "person"
     coco.tables["val"]["categories"][0]["name"] = "person"
     coco.save()
-    assert "field categories: a name stands there twice" in refusal(coco)
+    assert "field categories: duplicate name" in refusal(coco)
 
 
 def test_read_coco_names_missing_files(coco: DrawnCoco) -> None:
@@ -390,7 +390,7 @@ def test_checker_rejects_image_of_another_size(coco: DrawnCoco) -> None:
     checker = Checker(source, long_side=None)
     for row in source.rows:
         checker.check(row)
-    with pytest.raises(InputError, match=r"image 9: field mask: .* its image, 64x50, is 64x48"):
+    with pytest.raises(InputError, match=r"image 9: field mask: .* its image, 64x50, got 64x48"):
         checker.finish()
 
 

@@ -75,7 +75,7 @@ def test_voc_runs_from_download_to_submission(tmp_path: Path, server: Server) ->
     assert "Nothing to be done" in tree.run("snakemake", "--cores", "2", "all", "submission")
     tree.set("index_data.long_side", 40)
     said = tree.run("snakemake", "--cores", "2", "--until", "index_data", ok=False)
-    assert f"{drawn.devkit.name}: is gone; `snakemake --forcerun download_data` has it again" in said
+    assert f"{drawn.devkit.name}: no longer exists; run `snakemake --forcerun download_data`" in said
     tree.run("snakemake", "--cores", "2", "--until", "index_data", "--forcerun", "download_data")
     assert len(server.seen) == asked + 2
     assert max(e.width for e in read_index(tree.folder / "results/main/index_data/index.csv")) == 40

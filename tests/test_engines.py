@@ -172,7 +172,7 @@ def test_engines_stop_at_first_stage_on_bad_input(tmp_path: Path) -> None:
     tree.set("index_data.folder", "my photos")
     for command in (("snakemake", "--cores", "1", "--until", "index_data"), ("dvc", "repro", "index_data")):
         said = tree.run(*command, ok=False)
-        assert "my photos/classes.txt: needs 1 to 254 classes" in said
+        assert "my photos/classes.txt: must have 1 to 254 classes" in said
         assert "non-zero" in said or "exited with 2" in said  # the failure itself, not the missing output
         assert list((tmp_path / "results/main/index_data").rglob("*.*")) == []
 

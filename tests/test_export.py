@@ -100,7 +100,7 @@ def test_torch_export_keeps_output_and_adds_metadata(tmp_path: Path) -> None:
     about = load(out)["about"]
     assert about["classes"] == list(CLASSES)
     assert about["long_side"] == 64
-    assert about["normalisation"] == "part of the network, which takes RGB in [0, 1]"
+    assert about["normalisation"] == "part of the network; its input is RGB in [0, 1]"
     assert about["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert about["licence"].startswith("Not stated")
 

@@ -115,7 +115,7 @@ def test_read_image_reports_all_decoder_errors() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_read_image_rejects_too_many_pixels(kind: str, monkeypatch) -> None:
     monkeypatch.setattr(images, "MOST_PIXELS", 48 * 32 - 1)
-    with pytest.raises(InputError, match=r"at most .* megapixels, is 48x32"):
+    with pytest.raises(InputError, match=r"at most .* megapixels, got 48x32"):
         read_image(encoded(photo(48, 32), kind))
 
 

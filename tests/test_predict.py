@@ -268,7 +268,7 @@ def test_predict_rejects_invalid_input_before_writing(
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "mine.txt").write_text("")
-    assert "kept: is there and not empty" in refused(predict, one, network=network, out=kept)
+    assert "kept: exists and is not empty" in refused(predict, one, network=network, out=kept)
     assert f"{tmp_path}: holds the photos" in refused(predict, tmp_path, network=network, out=tmp_path)
     if not torch.cuda.is_available():
         flags = ("--device", "cuda")

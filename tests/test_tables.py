@@ -81,7 +81,7 @@ def test_tags_csv_accepts_spreadsheet_dialects(photos: Photos, plain_rows, table
         (HEADER + 'a.jpg,train,"cat,\nb.jpg,train,dog,\n', ["line 2", "quotation mark"]),
         ("image|split|tags\na.jpg|train|cat\n", ["header", "image, split, tags", "'image|split|tags'"]),
         ("image,split,tags,Tags\na.jpg,train,cat,dog\n", ["header", "'tags' occurs 2 times"]),
-        (HEADER + ROWS.replace("dog;cat", "Dog"), ["line 3", "'Dog'", "is 'dog' meant?"]),
+        (HEADER + ROWS.replace("dog;cat", "Dog"), ["line 3", "'Dog'", "did you mean 'dog'?"]),
         (HEADER + "a.jpg\n", ["line 2", "field split", "got ''"]),
         (HEADER + '"a\nb.jpg",train,cat,\n', ["line 2", "field image", "control characters"]),
     ],

@@ -202,7 +202,7 @@ def test_read_voc_tags_classes_of_all_objects(unpacked: Unpacked) -> None:
 def test_read_voc_checks_only_given_counts(unpacked: Unpacked) -> None:
     voc, sbd = Packed(unpacked.voc), Packed(unpacked.sbd)
     assert len(list(read_voc(voc, sbd, None, {}).rows)) == 12
-    with pytest.raises(InputError, match=f"{SETS}/val.txt: lists 4 images, 1449 were expected"):
+    with pytest.raises(InputError, match=f"{SETS}/val.txt: lists 4 images, expected 1449"):
         read_voc(voc, sbd, None, {"voc_val": 1449})
 
 
@@ -213,32 +213,31 @@ def test_read_voc_checks_only_given_counts(unpacked: Unpacked) -> None:
         ("voc_val", f"voc: {DEVKIT}/{SETS}/val.txt: lists"),
         ("sbd_train", f"sbd: {SBD}/train.txt: lists"),
         ("sbd_val", f"sbd: {SBD}/val.txt: lists"),
-        ("trainaug", "sbd: their lists make"),
+        ("trainaug", "sbd: the lists together have"),
     ],
 )
 def test_read_voc_rejects_list_of_another_length(unpacked: Unpacked, count: str, file: str) -> None:
     there = unpacked.drawn.counts[count]
     message = unpacked.refusal(**{count: there + 1})
     assert f"{file} {there} " in message
-    assert f"images, {there + 1} were expected: this is not the published archive" in message
+    assert f"images, expected {there + 1}: this is not the published archive" in message
 
 
 def test_read_voc_rejects_test_list_of_another_length(drawn: DrawnVoc, sbd: Packed) -> None:
-    with pytest.raises(
-        InputError, match=f"test.tar: {DEVKIT}/{SETS}/test.txt: lists 2 images, 3 were expected"
-    ):
+    with pytest.raises(InputError, match=f"test.tar: {DEVKIT}/{SETS}/test.txt: lists 2 images, expected 3"):
         read_voc(Packed(drawn.devkit), sbd, Packed(drawn.test), drawn.counts | {"test": 3})
 
 
 def test_read_voc_rejects_duplicate_in_list(unpacked: Unpacked) -> None:
     names = unpacked.drawn.lists["sbd_val"]
     (unpacked.sbd / "val.txt").write_bytes(lines([*names, names[0]]))
-    assert unpacked.refusal() == f"{unpacked.folder}/sbd: {SBD}/val.txt: lists {names[0]} 2 times"
+    place = f"{unpacked.folder}/sbd: {SBD}/val.txt"
+    assert unpacked.refusal() == f"{place}: duplicate image {names[0]}, listed 2 times"
 
 
 def test_read_voc_rejects_list_that_is_not_text(unpacked: Unpacked) -> None:
     (unpacked.sbd / "val.txt").write_bytes(b"\xff\xfe2007")
-    assert f"{unpacked.folder}/sbd: {SBD}/val.txt: is no list of images" in unpacked.refusal()
+    assert f"{unpacked.folder}/sbd: {SBD}/val.txt: is not a list of images" in unpacked.refusal()
 
 
 def test_read_voc_ignores_spaces_and_empty_lines(unpacked: Unpacked) -> None:
@@ -251,7 +250,7 @@ def test_read_voc_rejects_missing_or_ambiguous_lists(unpacked: Unpacked) -> None
     voc = Packed(unpacked.voc)
     with pytest.raises(InputError, match=f"VOC2012: holds no {SETS}/test.txt"):
         read_voc(voc, Packed(unpacked.sbd), voc, {})
-    with pytest.raises(InputError, match=r"VOC2012: holds .*Segmentation/train.txt: name the folder"):
+    with pytest.raises(InputError, match=r"VOC2012: holds .*Segmentation/train.txt; give the folder"):
         shutil.copytree(unpacked.voc / SETS, unpacked.voc / "ImageSets" / "Main")
         read_voc(voc, Packed(unpacked.voc), None, {})
     shutil.copytree(unpacked.sbd / "cls", unpacked.sbd / "mine")
@@ -281,21 +280,21 @@ def test_read_voc_names_missing_sbd_file(unpacked: Unpacked) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (XML.format("unicorn"), "field object/name: 'unicorn' is no class of VOC"),
-        (XML.format("background"), "field object/name: 'background' is no class of VOC"),
-        (XML.format(""), "field object/name: '' is no class of VOC"),
-        ("<annotation><object/></annotation>", "field object/name: '' is no class of VOC"),
-        ("<annotation><folder>VOC2012</folder></annotation>", "field object: there is none"),
-        (XML.format("cat")[:-4], "is no annotation: unclosed token"),
-        ("", "is no annotation: no element found"),
-        ("\0\1\2", "is no annotation: not well-formed"),
+        (XML.format("unicorn"), "field object/name: 'unicorn' is not a class of VOC"),
+        (XML.format("background"), "field object/name: 'background' is not a class of VOC"),
+        (XML.format(""), "field object/name: '' is not a class of VOC"),
+        ("<annotation><object/></annotation>", "field object/name: '' is not a class of VOC"),
+        ("<annotation><folder>VOC2012</folder></annotation>", "field object: is missing"),
+        (XML.format("cat")[:-4], "is not an annotation: unclosed token"),
+        ("", "is not an annotation: no element found"),
+        ("\0\1\2", "is not an annotation: not well-formed"),
         (
             '<?xml version="1.0" encoding="klingon"?>' + XML.format("cat"),
-            "is no annotation: unknown encoding",
+            "is not an annotation: unknown encoding",
         ),
         (
             '<!DOCTYPE a [<!ENTITY b "cat">]>' + XML.format("&b;"),
-            "is no annotation: it declares a document type",
+            "is not an annotation: document types are not allowed",
         ),
     ],
 )
@@ -326,11 +325,11 @@ def test_read_voc_accepts_masks_of_other_number_types(unpacked: Unpacked, compre
         (mat("GTinst", {"Segmentation": np.ones((3, 4))}), "cannot be read: KeyError('GTcls')"),
         (mat("GTcls", {"Boundaries": np.ones((3, 4))}), "cannot be read"),
         (mat("GTcls", {"Segmentation": "none"}), "cannot be read"),
-        (mat("GTcls", {"Segmentation": np.full((3, 4), 300)}), "must hold class ids, (H, W), is (3, 4)"),
-        (mat("GTcls", {"Segmentation": np.full((3, 4), -1)}), "must hold class ids, (H, W), is (3, 4)"),
-        (mat("GTcls", {"Segmentation": np.full((3, 4), 0.5)}), "must hold class ids, (H, W), is (3, 4)"),
-        (mat("GTcls", {"Segmentation": np.ones((3, 4, 2))}), "must hold class ids, (H, W), is (3, 4, 2)"),
-        (mat("GTcls", {"Segmentation": np.ones((0, 4))}), "must hold class ids, (H, W), is (0, 4)"),
+        (mat("GTcls", {"Segmentation": np.full((3, 4), 300)}), "must hold class ids, (H, W), got (3, 4)"),
+        (mat("GTcls", {"Segmentation": np.full((3, 4), -1)}), "must hold class ids, (H, W), got (3, 4)"),
+        (mat("GTcls", {"Segmentation": np.full((3, 4), 0.5)}), "must hold class ids, (H, W), got (3, 4)"),
+        (mat("GTcls", {"Segmentation": np.ones((3, 4, 2))}), "must hold class ids, (H, W), got (3, 4, 2)"),
+        (mat("GTcls", {"Segmentation": np.ones((0, 4))}), "must hold class ids, (H, W), got (0, 4)"),
     ],
 )
 def test_read_voc_rejects_invalid_sbd_mask(unpacked: Unpacked, content: bytes, words: str) -> None:

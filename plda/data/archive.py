@@ -1,7 +1,7 @@
-"""Many small files in one: a zip with random access by name.
+"""A zip archive of many small files, with random access by name.
 
-One file is what both engines, a remote and a cluster's file system handle well; twenty thousand are not.
-Any zip tool opens it.
+Workflow engines, remotes and cluster file systems handle one file well, and twenty thousand files badly. Any
+zip tool opens the archive.
 """
 
 import os
@@ -16,7 +16,7 @@ from plda.files import replacing
 
 
 def pack(path: Path, entries: Iterable[tuple[str, bytes]]) -> None:
-    """Write `entries`, pairs of name and content, to `path`: the same entries give the same bytes."""
+    """Write `entries`, pairs of name and content, to `path`. The same entries give the same bytes."""
     with packing(path) as add:
         for name, content in entries:
             add(name, content)
@@ -24,22 +24,22 @@ def pack(path: Path, entries: Iterable[tuple[str, bytes]]) -> None:
 
 @contextmanager
 def packing(path: Path, *, compressed: bool = False) -> Iterator[Callable[[str, bytes], None]]:
-    """Write an archive entry by entry; within, what is given adds (name, content)."""
+    """Write an archive entry by entry: yield a function that adds one entry (name, content)."""
     kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", kind, compresslevel=1) as archive:
-        # a ZipInfo of its own, without a time: the same content gives the same bytes
+        # a ZipInfo without a time: the same content gives the same bytes
         yield lambda name, content: archive.writestr(zipfile.ZipInfo(name), content, kind, 1)
 
 
 class Archive:
-    """Reads entries by name. Safe to hand to worker processes: each opens the file for itself."""
+    """A reader of entries by name. It can be passed to worker processes: each opens the file itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._opened: tuple[int, zipfile.ZipFile] | None = None
 
     def read(self, name: str) -> bytes:
-        """The content of entry `name`; KeyError if there is none.
+        """Return the content of entry `name`; KeyError if it does not exist.
 
         Raises:
             InputError: the archive is damaged.
@@ -48,7 +48,7 @@ class Archive:
             return self._open().read(name)
 
     def names(self) -> list[str]:
-        """Of all entries, in order; raises what `read` does."""
+        """Return the names of all entries, in order; raises the same errors as `read`."""
         with self._undamaged():
             return self._open().namelist()
 

@@ -1,4 +1,4 @@
-"""The random changes that training makes to an image and its mask."""
+"""Random augmentation of a training image and its mask."""
 
 from collections.abc import Sequence
 
@@ -19,18 +19,19 @@ def augment(
     jitter: float,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor | None]:
-    """A random size, crop, mirroring and light, the same for an image and its mask.
+    """Apply a random size, crop, mirroring and colour jitter. Image and mask get the same geometry.
 
     Args:
         image: (3, H, W) uint8 RGB.
         mask: (H, W) uint8 class ids, or None.
-        crop: side of the square that comes out.
-        scale: the image is resized so that its long side is `crop` times a factor from this range.
+        crop: side of the output, a square, in pixels.
+        scale: range of a random factor; the image is resized to a long side of this factor times `crop`.
         jitter: brightness, contrast and saturation change by a factor from 1 - jitter to 1 + jitter.
-        random: where every random number comes from.
+        random: source of all random numbers.
 
     Returns:
-        (3, crop, crop) float32 RGB in [0, 1], BEYOND outside the image; (crop, crop) uint8, VOID there.
+        The image, (3, crop, crop) float32 RGB in [0, 1], BEYOND outside the input image; the mask,
+        (crop, crop) uint8, VOID outside the input image.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -42,7 +43,7 @@ def augment(
     image = resize(image[None], size)[0]
     for change in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
         image = change(image, uniform(1 - jitter, 1 + jitter))
-    # the window's corner: anywhere inside a larger image, anywhere around a smaller one
+    # corner of the window: anywhere inside a larger image, anywhere around a smaller one
     top, left = (round(uniform(0, side - crop)) for side in size)
     mirrored = uniform(0, 1) < 0.5
     image = _window(unit(image), top, left, crop, beyond=BEYOND)
@@ -55,7 +56,7 @@ def augment(
 
 
 def _window(image: Tensor, top: int, left: int, side: int, beyond: Sequence[float]) -> Tensor:
-    """The square at (top, left), either of which may be negative, of (C, H, W); (C,) is what lies beyond."""
+    """Cut the square at (top, left), maybe negative, from (C, H, W); `beyond`, (C,), fills the rest."""
     out = image.new_tensor(beyond)[:, None, None].repeat(1, side, side)
     height, width = image.shape[-2:]
     rows = slice(max(top, 0), min(top + side, height))

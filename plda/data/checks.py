@@ -1,4 +1,4 @@
-"""What a row must be before anything is trained on it. Every fault is found, then all are refused at once."""
+"""Validation of rows before training. All faults are collected and reported together."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from plda.data.source import SPLITS, UNKNOWN, Colour, Content, Row, Source
 from plda.errors import InputError
 
 NEEDED = ("train", "val")
-MOST_SHOWN = 20  # enough faults to see the pattern, few enough to read
+MOST_SHOWN = 20  # faults in a message: enough to see the pattern, few enough to read
 
 Size = tuple[int, int]  # width, height
 T = TypeVar("T")
 
 
 class Checker:
-    """Checks the rows of a source one by one and collects what is wrong with them.
+    """A checker of a source's rows, one by one. It collects all faults.
 
     Attributes:
-        warnings: what is allowed but hardly meant; complete after `finish`.
+        warnings: values that are allowed but probably unintended; complete after `finish`.
     """
 
     def __init__(self, source: Source, long_side: int | None) -> None:
@@ -36,7 +36,7 @@ class Checker:
         self._splits: set[str] = set()
         self._taught: set[str] = set()  # tags of training images
         self._tagged: set[str] = set()
-        self._first_mask: dict[int, str] = {}  # with each id: where, and which file
+        self._first_mask: dict[int, str] = {}  # by id: the row and the file of the first mask that has it
         self._faults: list[str] = []
         self.warnings: list[str] = []
 
@@ -44,7 +44,7 @@ class Checker:
         """Check one row.
 
         Returns:
-            Its line of the index and the files to keep, by name; None where something is wrong with it.
+            The row's line of the index, and the files to keep, by name; None if the row has a fault.
         """
         before = len(self._faults)
         self._splits.add(row.split)
@@ -77,10 +77,10 @@ class Checker:
         return entry, files
 
     def finish(self) -> None:
-        """Refuse the data set if any row was wrong, a split has no image, or no training image has a tag.
+        """Reject the data set if a row has a fault, a split has no image, or no training image has a tag.
 
         Raises:
-            InputError: a line for each fault, naming file, line and field.
+            InputError: one line per fault, which names file, line and field.
         """
         for split in NEEDED:
             if split not in self._splits:
@@ -92,24 +92,24 @@ class Checker:
         for name, class_id in self._ids.items():
             place = self._first_mask.get(class_id)
             if class_id and place and name not in self._tagged:
-                self.warnings.append(f"{place} holds id {class_id}, {name!r}, which no image is tagged with")
+                self.warnings.append(f"{place} holds id {class_id}, {name!r}, but no image has this tag")
 
     def _compare(self, row: Row, mask: np.ndarray) -> None:
-        """Note what the mask of a row holds, and whether its tags are in it."""
+        """Record the ids in a row's mask, and warn if none of the row's tags is among them."""
         held = [int(class_id) for class_id in np.unique(mask)]
         place = f"{row.origin}: field mask: {_name(row.mask)}"
         for class_id in held:
             self._first_mask.setdefault(class_id, place)
         wanted = [self._ids[tag] for tag in row.tags if tag in self._ids]
         if wanted and not set(wanted) & set(held):
-            advice = f"; {VOID} is void: an object is its class's id" if held == [0, VOID] else ""
+            advice = f"; {VOID} means void: mark objects by their class id" if held == [0, VOID] else ""
             self.warnings.append(
-                f"{place} holds ids {_listed(held)}, and none of its tags, {_listed(wanted)} "
+                f"{place} holds ids {_listed(held)}, but none of its tags' ids, {_listed(wanted)} "
                 f"({', '.join(row.tags)}){advice}"
             )
 
     def _collect(self, row: Row, field: str, check: Callable[[], T]) -> T | None:
-        """What `check` returns, or None and a fault noted where it refuses."""
+        """Return what `check` returns; if it raises InputError, record the fault and return None."""
         try:
             return check()
         except InputError as error:
@@ -118,15 +118,15 @@ class Checker:
 
     def _check_name(self, row: Row) -> None:
         path = PurePosixPath(row.image)
-        if not path.name:  # "." has none, either
+        if not path.name:  # "." has no name, either
             raise InputError("is empty")
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{row.image!r} must be a path inside the folder")
         if any(unicodedata.category(character) == "Cc" for character in row.image):
-            raise InputError(f"{row.image!r} must have no line breaks or other control characters")
+            raise InputError(f"{row.image!r} must not contain line breaks or other control characters")
         first = self._seen.setdefault(image_key(row.image), row.origin)
         if first != row.origin:
-            raise InputError(f"duplicate image {row.image!r}, first in {first} (file endings are ignored)")
+            raise InputError(f"duplicate image {row.image!r}, first in {first} (file extensions are ignored)")
 
     def _check_split(self, row: Row) -> None:
         if row.split not in SPLITS:
@@ -138,12 +138,12 @@ class Checker:
         for tag in row.tags:
             if tag in UNKNOWN:
                 raise InputError(
-                    f"'?' means that the tags are unknown; it must be the only one, got {row.tags}"
+                    f"'?' means that the tags are unknown; it must be the only tag, got {row.tags}"
                 )
             if tag not in self._ids:
                 alike = [name for name in self._ids if name.lower() == tag.lower()]
                 raise InputError(
-                    f"{tag!r} is not in the class list" + (f"; is {alike[0]!r} meant?" if alike else "")
+                    f"{tag!r} is not in the class list" + (f"; did you mean {alike[0]!r}?" if alike else "")
                 )
             if self._ids[tag] == 0:
                 raise InputError(f"{tag!r} cannot be a tag: leave the field empty if no class occurs")
@@ -152,7 +152,7 @@ class Checker:
 
 
 def first_of(lines: Sequence[str]) -> list[str]:
-    """The first MOST_SHOWN lines, and how many more there are."""
+    """Return the first MOST_SHOWN lines, and one line with the number of the others."""
     more = len(lines) - MOST_SHOWN
     return [*lines[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
 
@@ -176,7 +176,7 @@ def _read_mask(content: Content, size: Size, most: int, colours: Sequence[Colour
 
 
 def _keep_mask(ids: np.ndarray, size: Size) -> bytes:
-    """The mask at the size at which its image is kept."""
+    """Encode the mask at the size at which its image is kept."""
     return encode_mask(np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)))
 
 

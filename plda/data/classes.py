@@ -1,4 +1,4 @@
-"""classes.txt: the fixed list of classes of a data set; a class's id is its place in it."""
+"""classes.txt: the fixed class list of a data set. The id of a class is its position in the list."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from plda.data.text import plain, read_text
 from plda.errors import InputError
 
 BACKGROUND = "background"
-MOST = 255  # ids are 8 bits, of which 255 is void
+MOST = 255  # ids have 8 bits, and 255 is void
 _COLOURED = re.compile(r"(.*?)[\s,;:]*(?:#([0-9a-fA-F]{6})|[\s,;:](\d{1,3}), ?(\d{1,3}), ?(\d{1,3}))")
 
 
@@ -19,17 +19,17 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def read_class_list(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | None]:
-    """Read a `classes.txt`: one class a line, background first; blank lines mean nothing.
+    """Read a `classes.txt`: one class per line, background first. Blank lines are ignored.
 
-    A name may be followed by the class's colour in colour masks, `#804000` or `128,64,0`; either
-    all classes have one or none has.
+    A name may be followed by the class's colour in colour masks, `#804000` or `128,64,0`. Either all classes
+    have a colour or none.
 
     Returns:
-        The names, and the colours if there are any.
+        The class names, and their colours or None.
 
     Raises:
-        InputError: missing, no UTF-8 text, no class, more than 254, a name or colour twice, some without a
-            colour, or the first is not `background`.
+        InputError: the file is missing or not UTF-8; it has no class, more than 254, a duplicate name or
+            colour, or colours for only some classes; or the first class is not `background`.
     """
     lines = {number: plain(text) for number, text in enumerate(_lines(read_text(path)), 1)}
     first: dict[str, int] = {}  # each name's line
@@ -42,36 +42,36 @@ def read_class_list(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | N
             name = name.lower()
             if name != BACKGROUND:
                 raise InputError(
-                    f"{path}: line {number}: must be `background`, got {name!r}; a class a line follows"
+                    f"{path}: line {number}: must be `background`, got {name!r}; then one class per line"
                 )
         if name in first:
             raise InputError(f"{path}: line {number}: duplicate class {name!r}, first in line {first[name]}")
         if not name or ";" in name or (name,) == UNKNOWN or _COLOURED.fullmatch(name):
             raise InputError(
-                f"{path}: line {number}: a class cannot be called {name!r}: "
-                "`;` separates tags, `?` is unknown, a colour comes last and once"
+                f"{path}: line {number}: a class cannot have the name {name!r}: "
+                "`;` separates tags, `?` means unknown, one colour may follow the name"
             )
         if colour in colours:
             raise InputError(
-                f"{path}: line {number}: {name!r} has the colour of the class in line {colours[colour]}"
+                f"{path}: line {number}: {name!r} has the same colour as the class in line {colours[colour]}"
             )
         first[name] = number
         if colour:
             colours[colour] = number
     if not first:
-        raise InputError(f"{path}: is empty; line 1 must be `background`, one class a line follows")
+        raise InputError(f"{path}: is empty; line 1 must be `background`, then one class per line")
     if not 2 <= len(first) <= MOST:
-        raise InputError(f"{path}: needs 1 to {MOST - 1} classes after background, has {len(first) - 1}")
+        raise InputError(f"{path}: must have 1 to {MOST - 1} classes after background, got {len(first) - 1}")
     if colours and len(colours) < len(first):
         name = next(name for name, number in first.items() if number not in colours.values())
-        raise InputError(f"{path}: line {first[name]}: {name!r} has no colour, other classes have one")
+        raise InputError(f"{path}: line {first[name]}: {name!r} has no colour, but other classes have one")
     return tuple(first), tuple(colours) or None
 
 
 def class_ids(tags: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """The id of each tag, its place in `classes`; of an image without tags, background's, 0.
+    """Return the id of each tag, its position in `classes`; without tags, the id of background, 0.
 
-    These are the classes of an image's activation maps; without tags it has one map, of zeros.
+    These are the classes of an image's activation maps. An image without tags has one map, of zeros.
     """
     return [classes.index(tag) for tag in tags] or [0]
 
@@ -81,7 +81,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _divided(text: str, where: str) -> tuple[str, Colour | None]:
-    """A line's name and colour."""
+    """Split a line into name and colour."""
     coloured = _COLOURED.fullmatch(text)
     if not coloured:
         return text, None

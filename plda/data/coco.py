@@ -1,12 +1,12 @@
-"""MS COCO 2014 (Lin et al., ECCV 2014) as its authors publish it: two archives of images, one of annotations.
+"""MS COCO 2014 (Lin et al., ECCV 2014) as published: two archives of images, one of annotations.
 
-Tags are the classes of all instances, crowds included. As is usual in weakly supervised segmentation, images
-without instances are left out: 82,081 of 82,783 stay in train, 40,137 of 40,504 in val.
+Tags are the classes of all instances, crowds included. As usual in weakly supervised segmentation, images
+without instances are left out: 82,081 of 82,783 remain in train, 40,137 of 40,504 in val.
 
-COCO gives no class for each pixel: masks are painted from outlines. Where instances overlap, the smaller one
-is in front, by `area` as the file says; of two equal ones, the first. This is the rule of coco2voc
-(github.com/alicranck/coco2voc), to which most code of weakly supervised segmentation points for its masks
-(ToCo, DuPL, WeCLIP). One thing differs: crowds, whose outlines are coarse and which COCO's own scores ignore,
+COCO has no class for each pixel, so masks are painted from outlines. Where instances overlap, the one with
+the smaller `area` in the file is in front, or the first one if the areas are equal. This is the rule of
+coco2voc (github.com/alicranck/coco2voc), which most code of weakly supervised segmentation cites for its
+masks (ToCo, DuPL, WeCLIP). One difference: crowds, whose outlines are coarse and which COCO's scores ignore,
 are void where no instance is; coco2voc gives them their class.
 """
 
@@ -28,28 +28,28 @@ from plda.errors import InputError
 @dataclass(frozen=True)
 class _Split:
     name: str
-    table: str  # the file that describes it
-    images: list[Annotated]  # with instances
+    table: str  # name of its annotation file
+    images: list[Annotated]  # images with instances
     packed: Packed
-    places: list[str]  # of the images' files in `packed`
+    places: list[str]  # paths of the image files in `packed`
 
 
 def read_coco(train: Packed, val: Packed, annotations: Packed, counts: Mapping[str, int]) -> Source:
-    """Read both splits' annotations; images are read and masks painted later, one by one.
+    """Read the annotations of both splits; images are read and masks painted later, one by one.
 
-    Files are found by the ends of their names, wherever in the archive or folder they are. The annotations of
-    both splits are held at once, so that both are checked before the first row: 1.1 GB, at most 1.3 GB while
-    they are read (measured on as many random outlines; one split parsed as it is takes 2.2 GB).
+    Files are found by their names, in any folder of the archive. The annotations of both splits are in memory
+    at the same time, so that both are checked before the first row: 1.1 GB, at most 1.3 GB during reading
+    (measured on as many random outlines; parsing one split without packing takes 2.2 GB).
 
     Args:
-        train: train2014.zip, or a folder that holds its images.
-        val: val2014.zip, or such a folder.
-        annotations: annotations_trainval2014.zip, or a folder that holds instances_train2014.json and
+        train: train2014.zip, or a folder with its images.
+        val: val2014.zip, or a folder with its images.
+        annotations: annotations_trainval2014.zip, or a folder with instances_train2014.json and
             instances_val2014.json.
-        counts: what must be found: `train` and `val`, images with instances; `classes`, with background.
+        counts: expected numbers: `train` and `val`, images with instances; `classes`, including background.
 
     Raises:
-        InputError: a file is missing or wrong, or what is found is not what `counts` says.
+        InputError: a file is missing or wrong, or a number differs from `counts`.
     """
     tables = _by_name(annotations)
     splits, categories = [], []
@@ -64,15 +64,15 @@ def read_coco(train: Packed, val: Packed, annotations: Packed, counts: Mapping[s
         splits.append(_Split(name, table, images, packed, [_place(i.file, files, packed) for i in images]))
         categories.append(found)
     if categories[0] != categories[1]:
-        raise InputError(f"{annotations.path}: {table}: field categories: are not those of {splits[0].table}")
+        raise InputError(f"{annotations.path}: {table}: field categories: must be those of {splits[0].table}")
     classes = ("background", *categories[0].values())
     if len(set(classes)) < len(classes):
-        raise InputError(f"{annotations.path}: {table}: field categories: a name stands there twice")
+        raise InputError(f"{annotations.path}: {table}: field categories: duplicate name")
     return Source(classes, _rows(splits, classes), str(annotations.path), sum(map(_size, splits)))
 
 
 def paint(image: Annotated) -> NDArray[np.uint8]:
-    """(H, W) class ids of all pixels, by the rule above; 0 is background."""
+    """Return the class ids of all pixels, (H, W), by the rule of this module; 0 is background."""
     ids = np.zeros((image.height, image.width), np.uint8)
     front_first = sorted(image.instances, key=lambda instance: (instance.crowd, instance.area))
     for instance in front_first[::-1]:
@@ -95,7 +95,7 @@ def _rows(splits: list[_Split], classes: tuple[str, ...]) -> Iterator[Row]:
 
 
 def _by_name(packed: Packed) -> dict[str, list[str]]:
-    """Where the files of each name are."""
+    """Return the paths of all files, by file name."""
     places: dict[str, list[str]] = {}
     for place in packed.names():
         places.setdefault(PurePosixPath(place).name, []).append(place)

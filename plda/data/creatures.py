@@ -1,17 +1,17 @@
-"""Drawn scenes ("creatures"): the fault that PLDA addresses, with no download and every pixel known.
+"""Synthetic scenes ("creatures") that show the problem of PLDA, with exact masks and without a download.
 
-A scene shows one to three creatures on clutter. A creature is a *telling part* (the head: a shape and
-colours that only its class has) and a *body* (torso, legs, tail and texture out of one pool for all classes)
-that says little. Heads alone give the tags away, so the activation maps of a tag classifier cover heads and
-miss bodies. How much a body does say is a knob, `body_cue`: of the body only the hue depends on the class.
-The clutter has the same hues and textures, and some colours as vivid as a head's, so that colour does not
-give the mask away.
+A scene shows one to three creatures on clutter. A creature has a *telling part* and a *body*. The telling
+part is the head, with a shape and colours that only its class has. The body (torso, legs, tail and texture)
+comes from one pool for all classes and says little about the class. Heads are enough to predict the tags, so
+the activation maps of a tag classifier cover heads and miss bodies. The parameter `body_cue` sets how much a
+body says about its class, through its hue only. The clutter has the same hues and textures, and some colours
+as vivid as a head's, so that colour does not reveal the mask.
 
-Visible: of each creature at least `MIN_HEAD` of the head, `MIN_PIXELS` of it, and `MIN_BODY` of the body are
-neither hidden nor cut off. One that finds no such place in `TRIES` is left out (the front one then goes to
-the middle). The mask is sampled at the centres of the pixels and has no void outline.
+Visibility: at least `MIN_HEAD` and `MIN_PIXELS` of each head and `MIN_BODY` of each body are neither hidden
+nor cut off. A creature that finds no such place in `TRIES` tries is left out (the front one is then put in
+the middle). The mask is sampled at pixel centres and has no void outline.
 
-Shapes are polygons of complex numbers, x to the right, y *down*; a torso is about 0.8 long and faces right.
+Shapes are polygons of complex numbers: x to the right, y *down*. A torso is about 0.8 long and faces right.
 """
 
 import colorsys
@@ -30,13 +30,13 @@ CLASSES = ("background", "bird", "cat", "mouse", "bull", "rabbit", "snail")
 KINDS = len(CLASSES) - 1
 TELLING, BODY = 1, 2  # values of Scene.parts
 
-FINER = 3  # drawn three times larger, then reduced; odd: a pixel has a centre to sample the mask at
+FINER = 3  # drawn three times larger, then reduced; odd, so that the mask can be sampled at pixel centres
 OBJECTS = (0.4, 0.35, 0.25)  # chances of 1, 2, 3 creatures
 REPEAT = 0.15  # chance that a further creature is of the same class as the first
-LENGTH = (0.4, 0.7)  # unit of a creature's frame, as a share of the side
+LENGTH = (0.4, 0.7)  # unit of a creature's coordinates, as a fraction of the image side
 MIN_HEAD, MIN_BODY, MIN_PIXELS, TRIES = 0.7, 0.35, 12, 8
-CLUTTER = 34  # things in the background
-HEAD_ON_TORSO = 0.32  # measured: this share of a head lies on its own body
+CLUTTER = 34  # number of objects in the background
+HEAD_ON_TORSO = 0.32  # measured fraction of a head that covers its body
 
 
 @dataclass(frozen=True)
@@ -56,31 +56,31 @@ class _Creature:
     body: list[Shape]
     texture: list[Shape]  # painted on the body only
     head: list[Shape]
-    areas: tuple[float, float]  # of the head and of the body beside it, in the creature's own frame
+    areas: tuple[float, float]  # of the head and of the visible body, in creature coordinates
 
 
 def draw(
     seed: int, number: int, *, size: int = 128, body_cue: float = 0.88, part_size: float = 0.18
 ) -> Scene:
-    """Draw scene `number` of the data set `seed`: the same in any order and in any process.
+    """Draw scene `number` of the data set `seed`. Order and process do not matter.
 
     Another version of NumPy or Pillow, or another kind of CPU, may round single values differently.
 
     size: side of the image in pixels, at least 48.
-    body_cue: accuracy in [0, 1] of the best guess of the class from the body's hue; 1/KINDS and less: no cue.
-    part_size: share in [0.05, 0.5] of the creature's area, unhidden, that the head takes (on average).
-    Other values of these two leave all else as it was, but for places where a larger head would be hidden.
+    body_cue: accuracy in [0, 1] of the best guess of the class from the body's hue; up to 1/KINDS: no cue.
+    part_size: mean fraction in [0.05, 0.5] of the creature's area that the head takes if nothing is hidden.
+    Changing body_cue or part_size changes nothing else, except places where a larger head would be hidden.
     Raises ValueError, which names the argument, for values out of range.
     """
     limits = {"seed": (seed, 0, np.inf), "number": (number, 0, np.inf), "size": (size, 48, np.inf),
               "body_cue": (body_cue, 0, 1), "part_size": (part_size, 0.05, 0.5)}  # fmt: skip
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:
-            raise ValueError(f"{name} must be in [{low}, {high}], not {value}")
-    # one stream for each thing, read in a fixed order: what one of them draws cannot disturb the others
+            raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+    # one random stream per object, so that the draws of one object do not change the others
     cast, ground, light, *each = np.random.default_rng([seed, number]).spawn(3 + len(OBJECTS))
     creatures: list[_Creature] = []  # front to back
-    owner = np.zeros((size, size), np.uint8)  # 2k + part where the k-th creature is seen
+    owner = np.zeros((size, size), np.uint8)  # 2k + part where the k-th creature is visible
     for rng, label in zip(each, _labels(cast), strict=False):
         placed = _place(rng, _creature(rng, label, body_cue, part_size), owner, front=not creatures)
         if placed is not None:
@@ -98,10 +98,11 @@ def draw(
 
 
 def body_hue(label: int, body_cue: float, lot: float, place: float) -> float:
-    """Hue in [0, 1) of a body of class `label` (1..KINDS), out of two uniform draws `lot`, `place` in [0, 1).
+    """Return the hue in [0, 1) of a body of class `label` (1..KINDS).
 
-    With probability p = (body_cue - 1/C) / (1 - 1/C) it is in the class's own arc [(label-1)/C, label/C),
-    else anywhere. The best guess, the arc that holds it, is right with probability p + (1 - p)/C = body_cue.
+    `lot` and `place` are uniform draws in [0, 1). With probability p = (body_cue - 1/C) / (1 - 1/C) the hue
+    is in the arc of the class, [(label-1)/C, label/C), else anywhere. The best guess is the class whose arc
+    holds the hue; it is right with probability p + (1 - p)/C = body_cue.
     """
     chance = 1 / KINDS
     return (label - 1 + place) * chance if lot < (body_cue - chance) / (1 - chance) else place
@@ -126,7 +127,7 @@ def _corners(*points: complex) -> Outline:
 
 
 def _both(outline: Outline, colour: Colour) -> list[Shape]:
-    """The shape and its mirror image."""
+    """Return the shape and its mirror image."""
     return [(outline, colour), (-outline.conj(), colour)]
 
 
@@ -137,7 +138,7 @@ def _blob(rng: np.random.Generator, rx: float, ry: float) -> Outline:
 
 
 def _limb(path: Outline, start: float, end: float) -> Outline:
-    """A band along `path` whose half width goes from `start` to `end`."""
+    """Return a band along `path` whose half width goes from `start` to `end`."""
     along = np.gradient(path)
     side = 1j * along / np.abs(along) * np.linspace(start, end, len(path))
     return np.concatenate([path + side, (path - side)[::-1]])
@@ -158,7 +159,7 @@ BLACK, WHITE, CREAM, YELLOW = (25, 20, 25), (250, 248, 240), (255, 225, 190), (2
 RED, ROSE, ORANGE, VIOLET = (215, 30, 45), (255, 100, 150), (255, 140, 20), (150, 70, 215)
 BLUE, GREEN, LIME = (40, 90, 235), (10, 110, 60), (110, 225, 50)
 
-# Faces of radius 1 about 0, seen from the front, back to front; hues far from the arc of the class's bodies.
+# Front views of faces of radius 1 around 0, shapes back to front; hues far from the hue arc of the class.
 HEADS: dict[str, list[Shape]] = {
     "bird": [  # crest and beak
         *_both(_corners(-0.05 - 0.6j, 0.85 - 1.5j, 0.9 - 0.4j), RED),
@@ -206,7 +207,7 @@ HEADS: dict[str, list[Shape]] = {
 
 
 def _texture(rng: np.random.Generator, colour: Colour, reach: float) -> list[Shape]:
-    """Stripes, spots, patches or nothing over [-reach, reach]², for bodies and clutter alike."""
+    """Return stripes, spots, patches or nothing over [-reach, reach]², for bodies and clutter alike."""
     kind, slant = rng.integers(4), np.exp(1j * rng.uniform(-0.5, 0.5))
     places, extents = rng.uniform(-1, 1, (16, 2)) @ (1, 1j), rng.uniform(0.5, 1, 16)
     width = rng.uniform(0.05, 0.1)
@@ -257,7 +258,7 @@ def _head_area(label: int) -> float:
 
 
 def _area(outlines: list[Outline]) -> float:
-    """Area of the union, counted on a grid over [-1, 1]²."""
+    """Return the area of the union, counted on a grid over [-1, 1]²."""
     cells = 128
     grid = Image.new("1", (cells, cells))
     _fill(grid, [((outline + 1 + 1j) * cells / 2, 1) for outline in outlines])
@@ -281,7 +282,7 @@ def _flat(outline: Outline) -> list[float]:
 def _place(
     rng: np.random.Generator, creature: _Creature, owner: NDArray[np.uint8], front: bool
 ) -> _Creature | None:
-    """The creature in the frame of the canvas, at the first place where enough of it is visible, or None."""
+    """Return the creature on the canvas, at the first place where enough of it is visible, or None."""
     size = len(owner)
     length = LENGTH[0] * (LENGTH[1] / LENGTH[0]) ** rng.random()
     turn, mirrored = length * np.exp(1j * rng.uniform(-0.5, 0.5)), rng.random() < 0.5
@@ -303,7 +304,7 @@ def _moved(creature: _Creature, side: int, place: complex, turn: complex, mirror
 
 
 def _parts(creature: _Creature, size: int) -> NDArray[np.uint8]:
-    """(S, S) TELLING, BODY or 0 at the centres of the pixels."""
+    """Return TELLING, BODY or 0 at the pixel centres, (S, S)."""
     image = Image.new("L", (size * FINER, size * FINER))
     _fill(image, [(outline, BODY) for outline, _ in creature.body])
     _fill(image, [(outline, TELLING) for outline, _ in creature.head])
@@ -311,7 +312,7 @@ def _parts(creature: _Creature, size: int) -> NDArray[np.uint8]:
 
 
 def _stamp(canvas: Image.Image, body: list[Shape], texture: list[Shape], head: list[Shape]) -> None:
-    """Paint through the silhouette of `body` and `head`, so that texture stays inside; cropped, for speed."""
+    """Paint inside the silhouette of `body` and `head`, so that texture stays inside; cropped for speed."""
     points = np.concatenate([outline for outline, _ in body + head])
     left, top = int(points.real.min()) - 1, int(points.imag.min()) - 1
     extent = int(points.real.max()) + 2 - left, int(points.imag.max()) + 2 - top
@@ -327,7 +328,7 @@ def _stamp(canvas: Image.Image, body: list[Shape], texture: list[Shape], head: l
 
 
 def _clutter(rng: np.random.Generator, side: int) -> Image.Image:
-    """A ground of soft colours with stones, grass and flowers on it."""
+    """Draw a ground of soft colours with stones, grass and flowers on it."""
     palette = [_colour(rng.random(), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.85)) for _ in range(4)]
     ground = np.array(palette, np.uint8)[rng.integers(len(palette), size=(6, 6))]
     canvas = Image.fromarray(ground).resize((side, side), Image.Resampling.BICUBIC)
@@ -340,7 +341,7 @@ def _clutter(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _stone(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
-    """A torso without head, legs and tail."""
+    """Return a torso without head, legs and tail."""
     reach, hue, saturation, value = rng.uniform((0.05, 0, 0.05, 0.5), (0.2, 1, 0.5, 0.9))
     turn = np.exp(1j * rng.uniform(0, np.pi))
     texture = _texture(rng, _colour(hue, saturation * 1.2, value * 0.65), reach * 1.1)
@@ -360,7 +361,7 @@ def _grass(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
 
 
 def _flower(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
-    """As vivid as a head, in any hue."""
+    """Return a flower as vivid as a head, in any hue."""
     reach, hue, saturation, other = rng.uniform((0.012, 0, 0.5, 0), (0.03, 1, 0.9, 1))
     petal, centres = _colour(hue, saturation, 0.95), np.exp(0.4j * np.pi * np.arange(5))
     petals = [(reach * (0.75 * CIRCLE + centre), petal) for centre in centres]
@@ -370,7 +371,7 @@ def _flower(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
 def _light(
     rng: np.random.Generator, image: NDArray[np.uint8], creatures: list[_Creature], owner: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Round shading of each head and torso from one side, uneven daylight and its tone, stains and grain."""
+    """Add shading of each head and torso from one side, uneven daylight and its tone, stains and grain."""
     size = len(owner)
     grid = np.mgrid[:size, :size] / size
     where = grid[1] + 1j * grid[0]  # (S, S)

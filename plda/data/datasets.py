@@ -1,7 +1,7 @@
 """Images with their tags or masks, as torch data sets.
 
-An item is asked for by (epoch, position), and its random changes depend on nothing but (seed, epoch,
-position): so any process can make any item, and a resumed training sees exactly what it would have seen.
+The index of an item is (epoch, position). Its random augmentation depends only on (seed, epoch, position):
+any process can create any item, and a resumed training run gets the same items as an uninterrupted run.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class MaskedCrops(Dataset[dict[str, Tensor]]):
 
 
 def tag_vector(tags: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """(C,) float: 1 for each class that is tagged; background, first in `classes`, has no place here."""
+    """Return (C,) float: 1 for each class that is tagged; background, first in `classes`, is left out."""
     return torch.tensor([float(name in tags) for name in classes[1:]])
 
 

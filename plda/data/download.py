@@ -1,8 +1,9 @@
-"""Large files by HTTP: from one of several mirrors, resumed where they broke off, checked.
+"""HTTP download of large files from one of several mirrors, with resume and checksum.
 
-Beside a target `a.tar` there may stand: `a.tar.part`, what has come of it so far; `a.tar.part.json`, where
-from; `.a.tar.checked`, so that a checksum is computed once; `.a.tar.lock`. The target itself is only ever
-complete. Written on urllib: Range, If-Range and a timeout are all it takes, and no dependency more.
+Files beside a target `a.tar`: `a.tar.part`, the content received so far; `a.tar.part.json`, its origin;
+`.a.tar.checked`, a note that saves a second computation of the checksum; `.a.tar.lock`. The target itself is
+always complete. Written with urllib, without another dependency: only Range, If-Range and a timeout are
+needed.
 """
 
 import contextlib
@@ -24,20 +25,20 @@ from plda.data.progress import Progress, in_words, say
 from plda.errors import InputError
 from plda.files import explaining, locked, need_space, read_note, write_json
 
-CHUNK = 1 << 18  # bytes asked for at once
-ENOUGH = 1 << 20  # bytes that make a broken try worth counting afresh
+CHUNK = 1 << 18  # bytes per read
+ENOUGH = 1 << 20  # bytes received that reset the count of failed tries
 HASHES = {"md5": "MD5", "sha256": "SHA-256"}
-LATER = (408, 425, 429)  # answers that may change, as those from 500 on do
+LATER = (408, 425, 429)  # status codes that are retried, as are all codes from 500
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a mirror is given.
+    """Limits for each mirror.
 
     Attributes:
-        timeout: seconds without a byte after which a connection counts as lost.
-        tries: in a row that bring next to nothing, after which the next mirror is tried.
-        pause: seconds before the second try; doubled before each further one.
+        timeout: seconds without data after which a connection counts as lost.
+        tries: consecutive failed tries, almost without data, after which the next mirror is tried.
+        pause: seconds before the second try; doubled before each further try.
     """
 
     timeout: float = 30.0
@@ -49,7 +50,7 @@ PATIENCE = Patience()
 
 
 class Unavailable(InputError):
-    """No mirror gives the file; `reasons` says why, by mirror."""
+    """No mirror provides the file; `reasons` says why, by mirror."""
 
     def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
         super().__init__(message)
@@ -64,30 +65,30 @@ def fetch(
     size: int | None = None,
     patience: Patience = PATIENCE,
 ) -> Path:
-    """Have a file: it is there, or the first mirror that gives the right content brings it.
+    """Return `target`, downloading it from the first working mirror if needed.
 
     Args:
-        target: where it shall stand. What stands there already and is right, or cannot be checked, is kept.
-        mirrors: of this one file, in order: http(s) URLs, or local files (`file://` or a path), which are
-            checked and taken where they stand.
-        checksum: `md5:` or `sha256:` and its hexadecimal digits, all or the first eight or more; "" to
-            take any content.
-        size: in bytes, if known.
-        patience: how long a mirror is given.
+        target: path of the file. An existing file is kept if it is right or cannot be checked.
+        mirrors: sources of this file, in order: http(s) URLs, or local files (`file://` or a path), which are
+            checked and used in place.
+        checksum: `md5:` or `sha256:` and all hexadecimal digits or the first eight or more; "" to accept any
+            content.
+        size: size in bytes, if known.
+        patience: limits for each mirror.
 
     Returns:
         `target`, or the local file.
 
     Raises:
-        Unavailable: no mirror has it; names each with the reason.
-        InputError: there is no space or no permission to write it.
+        Unavailable: no mirror provides the file; names each mirror with the reason.
+        InputError: there is no space or no permission to write the file.
     """
     wanted = _Wanted(target, checksum, size)
     if not wanted.fault(target):
         return wanted.remember(target)
     with locked(target):
         fault = wanted.fault(target)
-        if not fault:  # another process brought it
+        if not fault:  # another process downloaded it
             return wanted.remember(target)
         reasons = {str(target): fault} if target.exists() else {}
         for mirror in mirrors:
@@ -99,33 +100,33 @@ def fetch(
                 reasons[mirror] = str(error)
                 say(f"{mirror}: {error}")
     raise Unavailable(
-        f"{target}: cannot be had:\n"
+        f"{target}: cannot be downloaded:\n"
         + "".join(f"{place}: {reason}\n" for place, reason in reasons.items())
-        + f"get {wanted} by other means, put it at {target}, and run this again",
+        + f"get {wanted} by other means, put it at {target}, and run the same command again",
         reasons,
     )
 
 
 class _Refused(Exception):
-    """This mirror does not have the file."""
+    """This mirror does not provide the file."""
 
 
 class _Lost(Exception):
-    """This try failed; another may not."""
+    """This try failed; another try may succeed."""
 
 
 class _Silent(_Lost):
-    """Nobody answers there."""
+    """The server cannot be reached."""
 
 
 class _Wanted:
-    """What a file must be, and the memory of having checked it."""
+    """The expected properties of a file, with a note on disk of the last successful check."""
 
     def __init__(self, target: Path, checksum: str, size: int | None) -> None:
         self.target, self.checksum, self.size = target, checksum, size
         self._hash, _, self._digits = checksum.partition(":")
         if checksum and not (self._hash in HASHES and re.fullmatch("[0-9a-f]{8,}", self._digits)):
-            raise ValueError(f"{checksum!r} is no checksum like md5:... or sha256:..., in lower case")
+            raise ValueError(f"checksum must be like md5:... or sha256:..., in lower case, got {checksum!r}")
         self._note = target.with_name(f".{target.name}.checked")
 
     def __str__(self) -> str:
@@ -134,25 +135,23 @@ class _Wanted:
         return self.target.name + (f" ({', '.join(known)})" if known else "")
 
     def fault(self, file: Path) -> str:
-        """What is wrong with `file`, in words; "" if nothing is."""
+        """Return a description of what is wrong with `file`, "" if nothing is."""
         if not file.is_file():
             return "no such file"
         length = file.stat().st_size
         if self.size is not None and length != self.size:
-            return f"has {length} bytes, {self.size} were expected"
+            return f"has {length} bytes, expected {self.size}"
         if not self.checksum or self._remembers(file):
             return ""
         digest = _digest(file, self._hash)
         if digest.startswith(self._digits):
             return ""
-        return (
-            f"has {HASHES[self._hash]} {digest}, {self._digits} was expected; it is damaged or another file"
-        )
+        return f"has {HASHES[self._hash]} {digest}, expected {self._digits}; it is damaged or another file"
 
     def remember(self, file: Path) -> Path:
-        """Note that `file` is right, so that its checksum is believed until it changes; return it."""
+        """Note that `file` is right, so that its checksum is not computed again; return `file`."""
         if self.checksum and not self._remembers(file):
-            with contextlib.suppress(InputError):  # somebody else's folder: it is checked again next time
+            with contextlib.suppress(InputError):  # a read-only folder: the file is checked again next time
                 write_json(self._note, self._remark(file))
         return file
 
@@ -171,7 +170,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a part comes from: `version` is the server's name for this very content, "" if it gives none."""
+    """The source of a partial file; `version` is the server's tag for this content, "" if it gives none."""
 
     url: str
     version: str
@@ -179,7 +178,7 @@ class _Origin:
 
 
 class _Part:
-    """What has come of a file so far, and the note of where from. Without the note it is worth nothing."""
+    """The partial file and the note of its origin. Without the note the partial file cannot be used."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -198,7 +197,7 @@ class _Part:
             return _Origin("", "", None)
 
     def usable(self, url: str, wanted: _Wanted) -> int:
-        """How many bytes need not come again from `url`: of the same version, or checked in the end."""
+        """Return how many bytes need no second download from `url`: same version, or checked at the end."""
         origin = self.origin
         certain = origin.url == url and origin.version
         return self.length if certain or (origin.url and wanted.checksum) else 0
@@ -226,7 +225,7 @@ def _local(mirror: str, wanted: _Wanted) -> Path:
 
 
 def _download(url: str, wanted: _Wanted, patience: Patience) -> Path:
-    """Bring the target from `url`, in as many tries as are worth it."""
+    """Download the target from `url`, with as many tries as `patience` allows."""
     part = _Part(wanted.target)
     tries, farthest, answered, doubted = 0, part.length, False, False
     while True:
@@ -249,18 +248,18 @@ def _download(url: str, wanted: _Wanted, patience: Patience) -> Path:
             with explaining(wanted.target):
                 part.finish()
             return wanted.remember(wanted.target)
-        part.delete()  # or it would be resumed for ever
+        part.delete()  # else every run would resume it
         if not resumed or doubted:
             raise _Refused(fault)
-        doubted = True  # perhaps only the pieces do not fit: once more, in one
+        doubted = True  # perhaps the pieces are of different versions: once more without resuming
         say(f"{url}: {fault}; again from the start")
 
 
 def _transfer(url: str, part: _Part, wanted: _Wanted, timeout: float) -> bool:
-    """Bring what is missing of `part`; return whether some of it was there before."""
+    """Download the missing rest of `part`; return whether a part of it existed before."""
     offset, origin = part.usable(url, wanted), part.origin
     if offset and offset == origin.size:
-        return True  # stopped just before it was checked
+        return True  # the last run stopped just before the check
     headers = {"User-Agent": f"plda/{__version__}"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -269,47 +268,47 @@ def _transfer(url: str, part: _Part, wanted: _Wanted, timeout: float) -> bool:
     with _answer(url, headers, timeout, part) as response:
         total = _total(response)
         if wanted.size is not None and total not in (None, wanted.size):
-            raise _Refused(f"has {total} bytes, {wanted.size} were expected")
+            raise _Refused(f"has {total} bytes, expected {wanted.size}")
         if response.status == 200:
             offset, total = 0, total or wanted.size
         elif _goes_on(response, origin, url, offset, total):
             total = total or origin.size
         else:
             part.delete()
-            raise _Lost("is not the file of which a part is here")
+            raise _Lost("does not match the partial file")
         need_space(part.target, (total or 0) - offset)
         if not offset:
             part.begin(_Origin(url, _version(response), total))
         size = "size unknown" if total is None else in_words(total)
-        say(f"{url}: {size}" + (f", {in_words(offset)} of it are there" if offset else ""))
+        say(f"{url}: {size}" + (f", {in_words(offset)} already downloaded" if offset else ""))
         _receive(response, part, offset, total)
     return offset > 0
 
 
 def _answer(url: str, headers: dict[str, str], timeout: float, part: _Part) -> http.client.HTTPResponse:
-    """What the server says, if it gives the file."""
+    """Return the server's response if it provides the file."""
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # the file there is shorter than what is here
+        if error.code == 416:  # the server's file is shorter than the partial file
             part.delete()
         again = error.code >= 500 or error.code in LATER or (error.code == 416 and "Range" in headers)
         raise (_Lost if again else _Refused)(f"{error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise _Silent(str(error.reason)) from error
     except (ValueError, http.client.InvalidURL) as error:
-        raise _Refused(f"is no URL: {error}") from error
+        raise _Refused(f"is not a valid URL: {error}") from error
     except (OSError, http.client.HTTPException) as error:
         raise _Lost(_words(error)) from error
     if isinstance(response, http.client.HTTPResponse) and response.status in (200, 206):
         return response
     response.close()
-    raise _Refused("answers, but not with a file")
+    raise _Refused("the response is not a file")
 
 
 def _total(response: http.client.HTTPResponse) -> int | None:
-    """The size of the whole file, where the server tells it."""
+    """Return the size of the whole file, None if the server does not give it."""
     if response.status == 200:
         return response.length
     size = response.headers.get("Content-Range", "").rpartition("/")[2]
@@ -319,10 +318,10 @@ def _total(response: http.client.HTTPResponse) -> int | None:
 def _goes_on(
     response: http.client.HTTPResponse, origin: _Origin, url: str, offset: int, total: int | None
 ) -> bool:
-    """Whether this is the rest of the file that the part comes from, as far as can be seen."""
+    """Return whether the response is the rest of the partial file, as far as the headers show."""
     same_place = offset and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
     same_size = None in (total, origin.size) or total == origin.size
-    known = origin.version if origin.url == url else ""  # another mirror has other names for its versions
+    known = origin.version if origin.url == url else ""  # other mirrors have other version tags
     same_version = not known or _version(response) in ("", known)
     return bool(same_place and same_size and same_version)
 
@@ -351,7 +350,7 @@ def _receive(response: http.client.HTTPResponse, part: _Part, offset: int, total
 
 
 def _version(response: http.client.HTTPResponse) -> str:
-    """What If-Range may name: a strong ETag, else the time of the last change."""
+    """Return a value for If-Range: a strong ETag, else the time of the last change."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 

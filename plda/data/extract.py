@@ -1,7 +1,7 @@
-"""Unpacking a tar or zip from elsewhere into a folder: all that is wanted of it, or nothing.
+"""Extraction of a tar or zip archive into a folder: all wanted entries, or nothing.
 
-Only content is taken, as new plain files: no owners, modes, times or links. The folder is built under a
-temporary name and renamed at the end; `.extracted.json` in it says what it was made of.
+Only content is extracted, as new plain files: no owners, modes, times or links. The folder is built under a
+temporary name and renamed at the end; `.extracted.json` in it records the archive and the selection.
 """
 
 import shutil
@@ -15,25 +15,25 @@ from plda.errors import InputError
 from plda.files import delete_remains, locked, read_note, remains_of, replacing, write_json
 
 CHUNK = 1 << 20
-DISK_BLOCK = 4096  # an entry, however small, takes one, so many small ones cannot fill a disk either
+DISK_BLOCK = 4096  # bytes, the least that an entry counts, so that many small entries cannot fill the disk
 NOTE = ".extracted.json"
 
 
 def extract(archive: Path, folder: Path, *, limit: int, only: Sequence[str] = ()) -> None:
-    """Unpack `archive`, a zip, tar or tar.gz, into `folder`; where that is done already, do nothing.
+    """Extract `archive`, a zip, tar or tar.gz, into `folder`; do nothing if that is already done.
 
     Args:
-        archive: never changed.
-        folder: written, whole or not at all. One made of another archive or selection is replaced, one
-            that was not made here is not touched.
-        limit: of bytes on the disk; an archive that would take more is refused.
-        only: paths within the archive: these files, and what is below these folders. () for everything.
-            Other entries are not looked at.
+        archive: the archive, which is not changed.
+        folder: the output folder, written completely or not at all. A folder extracted from another archive
+            or selection is replaced; a folder that was not made by this function is never changed.
+        limit: largest size on the disk in bytes; a larger archive is rejected.
+        only: paths within the archive: these files, and everything below these folders; () for everything.
+            Other entries are not checked.
 
     Raises:
-        InputError: the archive is missing, damaged or cut off; a wanted entry is a link, a device, or leads
-            out of the folder; it would take more than `limit` or than is free; nothing is there under a
-            name of `only`; or `folder` cannot be written.
+        InputError: the archive is missing, damaged or truncated; a selected entry is a link, a device, or
+            leads out of the folder; the content is larger than `limit` or than the free space; a name of
+            `only` is not in the archive; or `folder` cannot be written.
     """
     note = _note(archive, only)
     if _is_made_of(folder, note):
@@ -42,14 +42,14 @@ def extract(archive: Path, folder: Path, *, limit: int, only: Sequence[str] = ()
         if _is_made_of(folder, note):  # another process did it
             return
         if folder.exists() and not (folder / NOTE).is_file():
-            raise InputError(f"{folder}: was not unpacked here, so it is not replaced; move it away")
+            raise InputError(f"{folder}: was not made by this command, so it is not replaced; move it away")
         delete_remains(remains_of(folder))
         say(f"{archive}: unpacking into {folder}")
         with replacing(folder) as temporary, reading(archive) as members:
             temporary.mkdir()
             chosen = _bounded(_chosen(members, archive, only), archive, folder, limit)
             total = None
-            if isinstance(members, list):  # every fault is found before a byte is written
+            if isinstance(members, list):  # find every fault before a byte is written
                 chosen = iter(found := list(chosen))
                 total = sum(member.size for member in found)
             with Progress(f"unpacking {archive.name}", total) as progress:
@@ -71,7 +71,7 @@ def _is_made_of(folder: Path, note: dict[str, object]) -> bool:
 
 
 def _chosen(members: Iterable[Member], archive: Path, only: Sequence[str]) -> Iterator[Member]:
-    """Those that are wanted, each without fault."""
+    """Yield the selected members; raise InputError if one has a fault."""
     missing = set(only)
     for member in members:
         above = {path for path in only if member.path.is_relative_to(path)}
@@ -81,11 +81,11 @@ def _chosen(members: Iterable[Member], archive: Path, only: Sequence[str]) -> It
                 raise InputError(f"{archive}: refused: {member.name!r} {member.fault}")
             yield member
     if missing:
-        raise InputError(f"{archive}: holds nothing named {', '.join(sorted(missing))}")
+        raise InputError(f"{archive}: does not contain {', '.join(sorted(missing))}")
 
 
 def _bounded(members: Iterable[Member], archive: Path, folder: Path, limit: int) -> Iterator[Member]:
-    """The same, as long as they fit."""
+    """Yield `members` as long as they fit into `limit` and the free space."""
     free = shutil.disk_usage(folder.parent).free
     need = 0
     for member in members:
@@ -93,7 +93,7 @@ def _bounded(members: Iterable[Member], archive: Path, folder: Path, limit: int)
         if need > limit:
             raise InputError(f"{archive}: refused: holds more than {in_words(limit)}")
         if need > free:
-            raise InputError(f"{folder}: needs more than the {in_words(free)} that are free on its disk")
+            raise InputError(f"{folder}: needs more than the {in_words(free)} that are free on the disk")
         yield member
 
 
@@ -109,6 +109,6 @@ def _write(member: Member, folder: Path, archive: Path, progress: Progress) -> N
                 out.write(chunk)
                 progress.add(len(chunk))
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{archive}: refused: {member.name!r} stands there twice") from error
+        raise InputError(f"{archive}: refused: duplicate entry {member.name!r}") from error
     if path.stat().st_size != member.size:
-        raise EOFError(f"{member.name!r} is cut off")
+        raise EOFError(f"{member.name!r} is truncated")

@@ -1,8 +1,8 @@
-"""A user's own photos: a folder with `classes.txt` and `tags.csv`.
+"""The user's own photos: a folder with `classes.txt` and `tags.csv`.
 
-classes.txt has one class name a line, background first. tags.csv has the columns image, split, tags and,
-if there are any, mask: paths relative to the folder, tags separated by `;`. Empty tags: the image shows none
-of the classes. The tag `?`: what it shows is unknown, and nothing is learnt from it.
+classes.txt has one class name per line, background first. tags.csv has the columns image, split, tags and,
+optionally, mask: paths relative to the folder, tags separated by `;`. Empty tags: the image shows none of the
+classes. The tag `?`: the classes are unknown, and the image is not used for training.
 """
 
 import unicodedata
@@ -24,12 +24,12 @@ def read_folder(folder: Path) -> Source:
     """Read the two tables of `folder`; the images are read later, one by one.
 
     Raises:
-        InputError: a table is missing, unreadable, or lacks a column.
+        InputError: a table is missing or unreadable, or lacks a column.
     """
     table = folder / TAGS
     if not table.exists():
         raise InputError(
-            f"{table}: no such file; it needs the line `image,split,tags,mask` and one for each photo"
+            f"{table}: no such file; write the line `image,split,tags,mask` and one line per photo"
         )
     records = read_table(table, NEEDED)
     classes, colours = read_class_list(folder / CLASSES)
@@ -40,7 +40,7 @@ def read_folder(folder: Path) -> Source:
 
 
 def named_files(folder: Path) -> list[Path]:
-    """Return the images and masks that tags.csv names, as far as it can be read; they may be missing."""
+    """Return the images and masks that tags.csv names; they may not exist. Unreadable tables give []."""
     try:
         records = read_table(folder / TAGS, NEEDED)
     except InputError:
@@ -51,10 +51,10 @@ def named_files(folder: Path) -> list[Path]:
 
 
 def read_tags(text: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """The tags of one field.
+    """Return the tags of one field.
 
-    They are separated by `;`; or by commas or bars, if that gives classes and `;` does not, as in tables
-    whose delimiter is `;`.
+    Tags are separated by `;`. Commas or bars also separate them if all parts are classes and the whole is
+    not, as in tables whose delimiter is `;`.
     """
     tags: list[str] = []
     for tag in filter(None, map(plain, text.split(";"))):
@@ -77,10 +77,10 @@ def _row(find: "_Finder", origin: str, record: dict[str, str], classes: Sequence
 
 
 class _Finder:
-    """Finds files by the names that tables give them.
+    """A search for files by the names that tables give them.
 
-    A table may spell a name in composed Unicode and the disk in decomposed (macOS), or the other way round;
-    it may have other spaces, see `plain`; and one made on Windows divides folders by back-slashes.
+    A table may spell a name in composed Unicode and the disk in decomposed (macOS), or the reverse; it may
+    have other white space, see `plain`; and a table from Windows separates folders by backslashes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +88,7 @@ class _Finder:
         self._listing = cache(_listing)
 
     def __call__(self, name: str) -> tuple[str, Path]:
-        """Return the name in composed Unicode with slashes, and the file, whether it exists or not."""
+        """Return the name in composed Unicode with slashes, and the file's path, whether it exists or not."""
         if "\\" in name and not _size(self._folder / name):
             name = name.replace("\\", "/")
         path = PurePosixPath(name)
@@ -101,7 +101,7 @@ class _Finder:
 
 
 def _size(path: Path) -> int:
-    """Bytes; 0 if there is no such file."""
+    """Return the size of a file in bytes; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except (OSError, ValueError):
@@ -109,7 +109,7 @@ def _size(path: Path) -> int:
 
 
 def _listing(folder: Path) -> dict[str, list[Path]]:
-    """What is in a folder, by its plain name."""
+    """Return the paths in a folder, by their plain name."""
     files: dict[str, list[Path]] = {}
     try:
         for path in folder.iterdir():

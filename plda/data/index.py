@@ -1,8 +1,8 @@
-"""index.csv: the one table of a data set.
+"""index.csv: the table of a data set, one line per image.
 
 Columns: image, split (train, val or test), tags (separated by `;`, in the order of the class list; `?` if
-unknown), mask, parts (both empty where there is none), width, height. image, mask and parts are names of
-entries in the data archive beside it.
+unknown), mask, parts (empty if missing), width, height. image, mask and parts are names of entries in the
+data archive beside the table.
 """
 
 import math
@@ -30,22 +30,22 @@ class Entry(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether it is known which classes occur in it."""
+        """Return whether the tags are known."""
         return self.tags != UNKNOWN
 
     @property
     def teaches(self) -> bool:
-        """Whether networks learn from it: split train, tags known."""
+        """Return whether the image is used for training: split train, tags known."""
         return self.split == "train" and self.known
 
     @property
     def key(self) -> str:
-        """What the maps and masks made of this image are called: its path without `images/` and ending."""
+        """Return the name of the image's maps and masks: its path without `images/` and extension."""
         return image_key(self.image.removeprefix("images/"))
 
 
 def image_key(image: str) -> str:
-    """An image's relative path without its ending."""
+    """Return an image's relative path without its extension."""
     return str(PurePosixPath(image).with_suffix(""))
 
 
@@ -56,7 +56,7 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def by_size(entries: Iterable[Entry], together: int, *, tags: bool = False) -> Iterator[list[Entry]]:
-    """Give the entries in groups of one size (and number of tags), of at most `together` entries each."""
+    """Yield groups of entries of the same size (and number of tags), at most `together` in each."""
 
     def size(entry: Entry) -> tuple[int, int, int]:
         return entry.height, entry.width, len(entry.tags) if tags else 0
@@ -68,17 +68,17 @@ def by_size(entries: Iterable[Entry], together: int, *, tags: bool = False) -> I
 
 
 def evenly_spread(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
-    """At most `most` of the entries, evenly spread over them."""
+    """Return at most `most` of the entries, evenly spread over them."""
     return entries[:: max(1, math.ceil(len(entries) / most))]
 
 
 def read_training_entries(path: Path) -> list[Entry]:
-    """The entries that networks learn from."""
+    """Read the entries that are used for training."""
     return [entry for entry in read_index(path) if entry.teaches]
 
 
 def read_index(path: Path, *splits: str) -> list[Entry]:
-    """The table's entries in order, all of them or those of `splits`."""
+    """Read the table's entries in order, all of them or those of `splits`."""
     frame = pd.read_csv(
         path, keep_default_na=False, dtype={"image": str, "tags": str, "mask": str, "parts": str}
     )

@@ -1,7 +1,7 @@
 """COCO's `instances_*.json`: the images of a split, and the outline and class of every instance in them.
 
-Of the text (333 MB for train2014) only what tags and masks take is kept. Polygons are packed while it is
-parsed: as lists of Python's numbers they would take four times as much.
+Only the fields for tags and masks are kept of the text (333 MB for train2014). Polygons are packed during
+parsing: as lists of Python numbers they would take four times the memory.
 """
 
 import json
@@ -15,18 +15,18 @@ from plda.data.packed import Packed
 from plda.data.progress import say
 from plda.errors import InputError
 
-# As pycocotools takes it: polygons, each x, y, x, y, ... in pixels; or one object with the lists `size`,
-# height and width, and `counts` of pixels outside, inside, outside, ... column by column.
+# The input format of pycocotools: polygons, each x, y, x, y, ... in pixels; or one object with the lists
+# `size` (height, width) and `counts`, the run lengths of pixels outside, inside, ... column by column.
 Outline: TypeAlias = "list[array[float]] | list[dict[str, list[int]]]"
 T = TypeVar("T")
 
 DROPPED = {"bbox", "coco_url", "flickr_url", "date_captured", "license"}
-CORNERS, FAR = 3, 2  # of a polygon: fewest corners; farthest corner, in long sides of its image
-WORDS = {dict: "an object", list: "a list", int: "a whole number", str: "a text", (int, float): "a number"}
+CORNERS, FAR = 3, 2  # of a polygon: least number of corners; largest coordinate, in long sides
+WORDS = {dict: "an object", list: "a list", int: "a whole number", str: "a string", (int, float): "a number"}
 
 
 class Instance(NamedTuple):
-    """One annotation: class id (from 1), whether it is a crowd, area in pixels as the file says, outline."""
+    """One annotation: class id (from 1), whether it is a crowd, area in pixels from the file, outline."""
 
     label: int
     crowd: bool
@@ -36,7 +36,7 @@ class Instance(NamedTuple):
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image: its id, the end of its file's name, its size in pixels, its instances in the file's order."""
+    """An image: its id, file name, size in pixels, and instances in the file's order."""
 
     number: int
     file: str
@@ -49,11 +49,11 @@ def read_instances(packed: Packed, name: str) -> tuple[dict[int, str], list[Anno
     """Read and check file `name` of `packed`.
 
     Returns:
-        Names of the categories by their id, in order of id, and all images, in order of id. A class id is the
-        category's place in that order, from 1.
+        The names of the categories by id, in order of id, and all images, in order of id. A class id is the
+        category's position in that order, from 1.
 
     Raises:
-        InputError: it is not JSON, or a field is missing or wrong.
+        InputError: the file is not JSON, or a field is missing or wrong.
     """
     where = f"{packed.path}: {PurePosixPath(name).name}"
     say(f"{where}: reading")
@@ -78,7 +78,7 @@ def read_instances(packed: Packed, name: str) -> tuple[dict[int, str], list[Anno
 
 
 def _packed(record: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of an object that the parser has read."""
+    """Return the parts of a parsed object that are kept."""
     kept = {key: value for key, value in record.items() if key not in DROPPED}
     if isinstance(kept.get("segmentation"), list):
         kept["segmentation"] = [_numbers(polygon) for polygon in kept["segmentation"]]
@@ -89,21 +89,21 @@ def _numbers(polygon: Any) -> Any:
     try:
         return array("d", polygon)
     except (TypeError, OverflowError):
-        return polygon  # refused later, where the annotation is known
+        return polygon  # rejected later, with the name of the annotation
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _records(table: Any, name: str, where: str) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """The id of each object in list `name`, the object, and what to call it in messages."""
+    """Yield each object in list `name`: its id, the object, and its name for messages."""
     seen: set[int] = set()
     kind = {"images": "image", "annotations": "annotation", "categories": "category"}[name]
     for place, record in enumerate(_field(table, name, list, where)):
         number = _field(record, "id", int, f"{where}: {name}[{place}]")
         if number in seen:
-            raise InputError(f"{where}: {kind} {number}: field id: stands there twice")
+            raise InputError(f"{where}: {kind} {number}: field id: duplicate id")
         seen.add(number)
         yield number, record, f"{where}: {kind} {number}"
 
@@ -113,7 +113,7 @@ def _field(record: Any, name: str, kind: type[T] | tuple[type[T], ...], where: s
     if value is None:
         raise InputError(f"{where}: field {name}: is missing")
     if not isinstance(value, kind):
-        raise InputError(f"{where}: field {name}: must be {WORDS[kind]}, is {value!r:.40}")
+        raise InputError(f"{where}: field {name}: must be {WORDS[kind]}, got {value!r:.40}")
     return value
 
 
@@ -127,19 +127,19 @@ def _known(record: dict[str, Any], name: str, known: dict[int, T], where: str) -
 def _image(number: int, record: dict[str, Any], where: str) -> Annotated:
     width, height = _field(record, "width", int, where), _field(record, "height", int, where)
     if min(width, height) < 1:
-        raise InputError(f"{where}: field width, height: no image is {width}x{height}")
+        raise InputError(f"{where}: field width, height: must be at least 1, got {width}x{height}")
     return Annotated(number, PurePosixPath(_field(record, "file_name", str, where)).name, width, height)
 
 
 def _crowd(record: dict[str, Any], where: str) -> bool:
     crowd = _field(record, "iscrowd", int, where)
     if crowd not in (0, 1):
-        raise InputError(f"{where}: field iscrowd: must be 0 or 1, is {crowd}")
+        raise InputError(f"{where}: field iscrowd: must be 0 or 1, got {crowd}")
     return bool(crowd)
 
 
 def _outline(record: dict[str, Any], image: Annotated, where: str) -> Outline:
-    """The field `segmentation`; where it is not as it should be, pycocotools leaves its memory."""
+    """Return the checked field `segmentation`; a wrong one makes pycocotools access invalid memory."""
     outline = record.get("segmentation")
     if isinstance(outline, dict):
         return [_runs(outline, image, f"{where}: field segmentation")]
@@ -150,9 +150,9 @@ def _outline(record: dict[str, Any], image: Annotated, where: str) -> Outline:
         if not isinstance(polygon, array):
             fault = "a polygon must be a list of numbers"
         elif len(polygon) < 2 * CORNERS or len(polygon) % 2:
-            fault = f"a polygon has {len(polygon)} numbers; it takes pairs, {CORNERS} or more"
+            fault = f"a polygon has {len(polygon)} numbers; it must have pairs, at least {CORNERS}"
         elif min(polygon) < -far or max(polygon) > far:
-            fault = "a polygon leads far out of the image"
+            fault = "a polygon is far outside the image"
     if fault:
         raise InputError(f"{where}: field segmentation: {fault}")
     return polygons
@@ -161,10 +161,10 @@ def _outline(record: dict[str, Any], image: Annotated, where: str) -> Outline:
 def _runs(outline: dict[str, Any], image: Annotated, where: str) -> dict[str, list[int]]:
     size, counts = [image.height, image.width], _field(outline, "counts", list, where)
     if _field(outline, "size", list, where) != size:
-        raise InputError(f"{where}: field size: is {outline['size']}, its image's is {size}")
+        raise InputError(f"{where}: field size: got {outline['size']}, but the image has {size}")
     if not all(isinstance(count, int) and count >= 0 for count in counts):
-        raise InputError(f"{where}: field counts: must be whole numbers, none below 0")
+        raise InputError(f"{where}: field counts: must be whole numbers of at least 0")
     if sum(counts) != image.height * image.width:
         pixels = image.height * image.width
-        raise InputError(f"{where}: field counts: {sum(counts)} pixels, its image has {pixels}")
+        raise InputError(f"{where}: field counts: sum is {sum(counts)}, but the image has {pixels} pixels")
     return {"size": size, "counts": counts}

@@ -1,4 +1,4 @@
-"""Images and true masks of an index, read from its archive."""
+"""Reading images and true masks of an index from its archive."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,16 @@ from plda.data.index import Entry
 
 
 def load_image(archive: Archive, entry: Entry) -> Tensor:
-    """(3, H, W) uint8 RGB."""
+    """Read the image of an entry, (3, H, W) uint8 RGB."""
     pixels = np.array(read_image(archive.read(entry.image)))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def load_images(archive: Archive, entries: Sequence[Entry]) -> Tensor:
-    """(B, 3, H, W) uint8 RGB, of entries of one size."""
+    """Read the images of entries of the same size, (B, 3, H, W) uint8 RGB."""
     return torch.stack([load_image(archive, entry) for entry in entries])
 
 
 def load_true_mask(archive: Archive, name: str) -> np.ndarray:
-    """(H, W) uint8: what `entry.mask` or `entry.parts` names."""
+    """Read the mask that `entry.mask` or `entry.parts` names, (H, W) uint8."""
     return read_mask(archive.read(name))

@@ -1,7 +1,7 @@
-"""True masks as labelling tools write them, read as class ids.
+"""Reading true masks from labelling tools as class ids.
 
-A mask holds one class id a pixel (8-bit grey or palette, or 16-bit grey), or colours that stand for classes:
-those of `classes.txt`, or else PASCAL VOC's.
+A mask has one class id per pixel (8-bit grey or palette, or 16-bit grey), or one colour per class: the
+colours of `classes.txt`, or else those of PASCAL VOC.
 """
 
 from collections.abc import Sequence
@@ -19,29 +19,27 @@ LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 def read_true_mask(
     content: bytes, size: tuple[int, int], most: int, colours: Sequence[Colour] | None = None
 ) -> np.ndarray:
-    """Read a mask of someone else's.
+    """Read a mask made by another program.
 
     Args:
         content: the file.
-        size: (width, height) of its image, which must be its own.
+        size: (width, height) of the image, which the mask must have, too.
         most: the highest class id.
-        colours: of the classes, in colour masks; None: VOC's.
+        colours: colours of the classes in colour masks; None: those of PASCAL VOC.
 
     Returns:
         (H, W) uint8: class ids and VOID.
 
     Raises:
-        InputError: the mask is no image, of another size, of a kind that changes ids, or holds an id or
-            colour of no class.
+        InputError: the mask is not an image, has another size, has a format that changes ids, or has an id or
+            a colour of no class.
     """
     with open_image(content) as image:
         if image.size != size:
             wanted, got = (f"{width}x{height}" for width, height in (size, image.size))
-            raise InputError(f"must be as large as its image, {wanted}, is {got}")
+            raise InputError(f"must be as large as its image, {wanted}, got {got}")
         if image.format in LOSSY or image.info.get("compression") == "jpeg":
-            raise InputError(
-                f"is a {image.format}, which changes class ids when it is saved; save masks as PNG"
-            )
+            raise InputError(f"is a {image.format}, a format that changes class ids; save masks as PNG")
         match image.mode:
             case "L" | "P" | "I" | "I;16" | "I;16B" | "I;16L":
                 ids = np.asarray(image)
@@ -50,7 +48,7 @@ def read_true_mask(
             case "LA" | "RGB" | "RGBA" | "PA":
                 ids = _ids_of(_opaque(image), (colours or VOC_COLOURS)[: most + 1])
             case _:
-                raise InputError(f"must hold one class id or colour per pixel, is of mode {image.mode}")
+                raise InputError(f"must hold one class id or colour per pixel, got mode {image.mode}")
     wrong = np.setdiff1d(ids, [*range(most + 1), VOID])
     if wrong.size:
         seen = ", ".join(map(str, wrong[:5]))
@@ -59,18 +57,16 @@ def read_true_mask(
 
 
 def _opaque(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
+    """Return the pixels, (H, W, 3) uint8 RGB; reject transparent ones."""
     if image.mode != "RGB":
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         if (alpha < 255).any():
-            raise InputError(
-                "has transparent pixels, which no class id stands for; save it without transparency"
-            )
+            raise InputError("has transparent pixels, which have no class id; save it without transparency")
     return np.asarray(image.convert("RGB"))
 
 
 def _ids_of(pixels: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
-    """(H, W, 3) RGB to (H, W) ids: by the classes' colours, or as grey values where all pixels are grey."""
+    """Convert (H, W, 3) RGB to (H, W) ids: by the classes' colours, or as grey values if all are grey."""
     ids = {int(code): class_id for class_id, code in enumerate(_code(np.array(colours)))}
     ids.setdefault(int(_code(np.array(VOC_VOID))), VOID)
     codes, places = np.unique(_code(pixels.astype(np.int64)), return_inverse=True)
@@ -80,20 +76,20 @@ def _ids_of(pixels: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
     if foreign:
         row, column = np.argwhere(places.reshape(pixels.shape[:2]) == codes.tolist().index(foreign[0]))[0]
         raise InputError(
-            f"holds the colour #{foreign[0]:06x} (row {row}, column {column}), of no class; the colours are "
-            "those that classes.txt gives, or else VOC's"
+            f"holds the colour #{foreign[0]:06x} (row {row}, column {column}), which no class has; use the "
+            "colours in classes.txt, or else VOC's"
         )
     return np.array([ids[code] for code in codes.tolist()], np.uint8)[places].reshape(pixels.shape[:2])
 
 
 def _code(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) RGB as whole numbers."""
+    """Convert (..., 3) RGB to integers."""
     codes: np.ndarray = (colours * [1 << 16, 1 << 8, 1]).sum(axis=-1)
     return codes
 
 
 def _voc_colour(class_id: int) -> Colour:
-    """Of PASCAL VOC's palette: the bits of the id, spread over red, green, blue from the highest bit down."""
+    """Return a colour of PASCAL VOC's palette: the bits of the id, spread over red, green and blue."""
     red, green, blue = (
         sum(((class_id >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)
     )

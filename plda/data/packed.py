@@ -1,7 +1,7 @@
-"""Tar and zip archives from elsewhere: what is in them, and files by name without extracting.
+"""Foreign tar and zip archives: list of entries, and access to files by name without extraction.
 
-Nothing an archive says is trusted. A name that could lead out of a folder, a link, a device or whatever
-else is no plain file has a fault, and whoever reads an entry with a fault is refused.
+The content of an archive is not trusted. An entry has a fault if its name could lead out of a folder, or if
+it is a link, a device or anything but a plain file or folder. An entry with a fault must not be read.
 """
 
 import errno
@@ -31,7 +31,7 @@ DAMAGED = (
     UnicodeError,
 )
 TAR_BLOCK = 512
-MOST_AFTER_THE_END = 1 << 24  # bytes; tar fills its last record up, with 10 kB at most as a rule
+MOST_AFTER_THE_END = 1 << 24  # bytes; tar pads its last record, usually with 10 kB at most
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Member:
     """An entry of an archive.
 
     Attributes:
-        name: as the archive gives it.
-        kind: "file", "folder", or in words what else it is.
-        size: of its content, in bytes.
-        offset: where its content stands in the archive as it is; None where it stands there compressed.
-        open: gives its content; in a compressed tar only until the next member is asked for.
+        name: name in the archive.
+        kind: "file", "folder", or a description of another kind.
+        size: size of the content, in bytes.
+        offset: position of the content in the archive; None if the content is compressed.
+        open: opens the content; in a compressed tar only until the next member is read.
     """
 
     name: str
@@ -54,35 +54,35 @@ class Member:
 
     @property
     def path(self) -> PurePosixPath:
-        """The name without detours through `.`; it may still have a fault."""
+        """Return the name without `.` parts; it may still have a fault."""
         return PurePosixPath(self.name)
 
     @property
     def fault(self) -> str:
-        """Why it must not be read or extracted, in words; "" if it may."""
+        """Return why the entry must not be read or extracted, "" if it may."""
         if name_fault(self.name):
             return name_fault(self.name)
         return "" if self.kind in ("file", "folder") else f"is {self.kind}"
 
 
 def name_fault(name: str) -> str:
-    """Why `name` is no path inside a folder, in words; "" if it is one, on any operating system."""
+    """Return why `name` is not a path inside a folder, "" if it is one on any operating system."""
     path = PurePosixPath(name)
     if path.is_absolute() or re.match("[A-Za-z]:", name):
         return "is an absolute path"
     if ".." in path.parts:
         return "leads out of the folder"
     if "\\" in name or "\0" in name or not name:
-        return "is no plain path"
+        return "is not a plain path"
     return ""
 
 
 @contextmanager
 def reading(archive: Path) -> Iterator[list[Member] | Iterator[Member]]:
-    """The members of a zip or tar as a list; those of a tar.gz one after the other, as it is unpacked.
+    """Yield the members: of a zip or tar as a list; of a tar.gz one after the other, during decompression.
 
     Raises:
-        InputError: within, too: it is missing, damaged, cut off, or no archive.
+        InputError: the archive is missing, damaged, truncated, or not an archive (also within the context).
     """
     start = _start(archive)
     with _unharmed(archive):
@@ -99,15 +99,15 @@ def reading(archive: Path) -> Iterator[list[Member] | Iterator[Member]]:
 
 @contextmanager
 def _unharmed(archive: Path) -> Iterator[None]:
-    """Turn what the libraries raise on a damaged archive into an InputError, within."""
+    """Turn the libraries' errors on a damaged archive into an InputError."""
     try:
         yield
     except DAMAGED as error:
-        raise InputError(f"{archive}: is damaged, cut off, or no tar or zip: {error}") from error
+        raise InputError(f"{archive}: is damaged, truncated, or not a tar or zip: {error}") from error
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise InputError(f"{archive}: is damaged: it names a place before its start") from error
+        raise InputError(f"{archive}: is damaged: it refers to a position before its start") from error
 
 
 def _start(archive: Path) -> bytes:
@@ -128,20 +128,20 @@ def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 
 
 def _tar_members(stream: IO[bytes], *, compressed: bool) -> Iterator[Member]:
-    """All members; then whether the archive ends there as a tar must, or is cut off or damaged."""
+    """Yield all members; then check that the archive has a proper end, so that it is complete."""
     watched = _Watched(stream)
     tar = tarfile.TarFile(fileobj=cast(IO[bytes], watched))
     for info in tar:
         offset = None if compressed else info.offset_data
         yield Member(info.name, _tar_kind(info), info.size, offset, partial(_open_tar, tar, info))
-    if watched.last != bytes(TAR_BLOCK):  # tarfile takes anything that is no header for the end
-        raise EOFError("its end is missing, or an entry in between is damaged")
+    if watched.last != bytes(TAR_BLOCK):  # for tarfile, anything but a header is the end
+        raise EOFError("its end is missing, or an entry is damaged")
     if compressed and len(stream.read(MOST_AFTER_THE_END)) == MOST_AFTER_THE_END:
-        raise EOFError("it goes on after its end")  # else gzip has compared its checksum now
+        raise EOFError("it has data after its end")  # else gzip has now verified its checksum
 
 
 class _Watched:
-    """A stream that knows what was read of it last."""
+    """A stream that remembers the last data read from it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self.last = stream, b""
@@ -167,31 +167,31 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
         return "a sparse file"
     if info.isdir():
         return "folder"
-    return "file" if info.isreg() else "a device or the like"
+    return "file" if info.isreg() else "a device or another special file"
 
 
 def _kind_of(mode: int) -> str:
     kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "a symbolic link"}
-    return kinds.get(stat.S_IFMT(mode), "a device or the like")
+    return kinds.get(stat.S_IFMT(mode), "a device or another special file")
 
 
 class Packed:
-    """Files by name in a zip, a tar (not compressed) or a folder, read where they stand.
+    """Files by name in a zip, an uncompressed tar or a folder, read in place.
 
-    Safe to hand to worker processes: nothing stays open but what each opens for itself. The table of a
-    tar is made once, here, in seconds for a tar of a few GB, and handed on.
+    It can be passed to worker processes: each opens the files itself. The table of a tar is made once, here,
+    in seconds for a tar of a few GB, and passed on.
     """
 
     def __init__(self, path: Path) -> None:
-        """Look at what is there.
+        """List the files at `path`.
 
         Raises:
-            InputError: no such file, damaged, or a tar.gz, which has no access by name.
+            InputError: the file is missing, damaged, or a tar.gz, which has no access by name.
         """
         self.path = path
         self._zip: Archive | None = None
         self._places: dict[str, tuple[int, int]] = {}  # in a tar: offset and size
-        self._names: dict[str, str] = {}  # as asked for: as the folder or zip calls it
+        self._names: dict[str, str] = {}  # by normalised name: the name in the folder or zip
         if path.is_dir():
             files = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
             self._names = dict(zip(files, files, strict=True))
@@ -199,21 +199,21 @@ class Packed:
         with reading(path) as members:
             if not isinstance(members, list):
                 raise InputError(
-                    f"{path}: is a tar.gz, which cannot be read by name; extract it, or unzip it"
+                    f"{path}: is a tar.gz, which has no access by name; extract it, or decompress it to a tar"
                 )
             for member in members:
                 if member.kind == "file" and not member.fault:
                     self._add(member)
 
     def names(self) -> list[str]:
-        """Of all files, in the archive's order; what has a fault is not among them."""
+        """Return the names of all files without a fault, in the archive's order."""
         return list(self._places or self._names)
 
     def read(self, name: str) -> bytes:
-        """The content of file `name`; KeyError if there is none.
+        """Return the content of file `name`; KeyError if it does not exist.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the archive is damaged.
         """
         if name in self._places:
             offset, size = self._places[name]

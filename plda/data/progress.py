@@ -1,4 +1,4 @@
-"""How far a long transfer is: a bar on a terminal, a line now and then in a log file."""
+"""Progress of a long transfer: a bar on a terminal, a line now and then in a log file."""
 
 import sys
 import time
@@ -9,16 +9,16 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress(Bar):
-    """Shows bytes done, of how many, and how fast, on standard error."""
+    """A display of bytes done, total and speed on standard error."""
 
     def __init__(self, what: str, total: int | None, done: int = 0) -> None:
-        """`what` is transferred: `total` bytes, None where nobody knows; `done` were there before."""
+        """Start at `done` of `total` bytes (None if unknown); `what` is the name shown."""
         self._what, self._total, self._done, self._before = what, total, done, done
         self._began = self._shown = time.monotonic()
         super().__init__(desc=what, total=total, initial=done, unit="B", unit_scale=True)
 
     def add(self, count: int) -> None:
-        """So many more bytes are done."""
+        """Add `count` bytes."""
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
@@ -30,12 +30,12 @@ class Progress(Bar):
 
 
 def say(text: str) -> None:
-    """A line on standard error, at once."""
+    """Print a line on standard error, at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def in_words(count: float) -> str:
-    """A number of bytes as people say it."""
+    """Return a human-readable size."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -1,6 +1,6 @@
-"""The table of published archives: from where, what is right, and how to have them.
+"""The table of published archives: mirrors, checksums and sizes, and their download.
 
-The table is workflow/archives.yaml, so that whoever finds a dead link mends it in one place.
+The table is workflow/archives.yaml, so that a dead link needs a change in one place only.
 """
 
 from collections.abc import Collection, Iterator
@@ -21,11 +21,11 @@ MB = 1_000_000
 
 
 class Unpack(Section):
-    """What is unpacked of an archive that cannot be read by name.
+    """The content to extract from an archive that has no access by name.
 
     Attributes:
-        only: files and folders within.
-        megabytes: the most that they may take on the disk; an archive with more is refused.
+        only: files and folders within the archive.
+        megabytes: largest size of them on the disk; a larger archive is rejected.
     """
 
     only: Annotated[list[str], Field(min_length=1)]
@@ -36,11 +36,11 @@ class PublishedArchive(Section):
     """A published archive.
 
     Attributes:
-        file: its name.
-        megabytes: about how large it is.
+        file: file name.
+        megabytes: approximate size.
         checksum: `md5:` or `sha256:` and its digits.
         mirrors: http(s) URLs, in the order in which they are tried.
-        unpack: null where it is read as it is.
+        unpack: null if the archive is read without extraction.
     """
 
     file: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
@@ -51,14 +51,14 @@ class PublishedArchive(Section):
 
 
 class PublishedSet(Section):
-    """A data set: its archives by name, and how many images (or classes) each of its lists has."""
+    """A data set: its archives by name, and the number of images (or classes) of each of its lists."""
 
     archives: dict[str, PublishedArchive]
     counts: dict[str, Count]
 
 
 class Table(Section):
-    """The whole table; a field's name is a source's."""
+    """The whole table; each field has the name of a source."""
 
     voc2012: PublishedSet
     coco2014: PublishedSet
@@ -68,28 +68,29 @@ def read_table(path: Path) -> Table:
     """Read and check the table.
 
     Raises:
-        InputError: it is missing or no YAML, or names every field that is unknown, missing or wrong.
+        InputError: it is missing or not YAML, or fields are unknown, missing or wrong; names each one.
     """
     return check(Table, read_yaml(path), path)
 
 
 def obtain(published: PublishedSet, settings: DownloadData, without: Collection[str] = ()) -> dict[str, Path]:
-    """Have the archives of a data set, but for those named in `without`.
+    """Return the archives of a data set, except those in `without`; download missing ones.
 
     Returns:
-        By name the archive, or the folder that holds the same.
+        The path of each archive, or of the folder with its content, by name.
 
     Raises:
-        InputError: `settings.have` names what is none of them, is not there or is not right; the disk is too
-            small; or, as Unavailable, no mirror has one: it says what to put where.
+        InputError: `settings.have` has an unknown name, a missing path or a wrong file; the disk is too
+            small; or, as Unavailable, no mirror provides an archive: the message says which file to put
+            where.
     """
     for name, path in settings.have.items():
         if name not in published.archives:
             raise InputError(
-                f"params: download_data.have: {name!r} is none of {', '.join(published.archives)}"
+                f"params: download_data.have: unknown name {name!r}; expected {', '.join(published.archives)}"
             )
         if not Path(path).exists():
-            raise InputError(f"params: download_data.have.{name}: there is no {path}")
+            raise InputError(f"params: download_data.have.{name}: {path} does not exist")
     wanted = {name: archive for name, archive in published.archives.items() if name not in without}
     _need_space_for(wanted, settings)
     return {name: _have(name, archive, settings) for name, archive in wanted.items()}
@@ -109,7 +110,7 @@ def _need_space_for(wanted: dict[str, PublishedArchive], settings: DownloadData)
 
 
 def _parts(files: Collection[str], settings: DownloadData) -> Iterator[Path]:
-    """What an earlier try has brought."""
+    """Yield the partial files of earlier tries."""
     return (part for file in files if (part := Path(settings.folder) / f"{file}.part").exists())
 
 

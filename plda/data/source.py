@@ -1,16 +1,16 @@
-"""The small interface behind which every data source lives: `classes` and an iterator of rows."""
+"""The interface of all data sources: `classes` and an iterator of rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 Content = Path | bytes
-"""A file of the user's, or the bytes of one that was drawn or unpacked."""
+"""The path of a user's file, or the bytes of a drawn or extracted file."""
 
 SPLITS = ("train", "val", "test")
 
 UNKNOWN = ("?",)
-"""The tags of an image of which nobody knows what it shows: it is labelled, but nothing is learnt from it."""
+"""The tags of an image whose classes are unknown: it is labelled, but not used for training."""
 
 Colour = tuple[int, int, int]
 """Red, green, blue, from 0 to 255."""
@@ -18,16 +18,16 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Row:
-    """One image, as its source knows it; nothing of it has been checked yet.
+    """One image from a source, not checked yet.
 
     Attributes:
-        origin: where it stands, for messages ("photos/tags.csv, line 7").
-        image: its name in the data set, a relative path.
-        split: "train", "val", or "test": images to label, of which nothing needs to be known.
-        tags: the names of the classes that occur in it; (): none of them does; UNKNOWN.
+        origin: position of the row, for messages ("photos/tags.csv, line 7").
+        image: name of the image in the data set, a relative path.
+        split: "train", "val", or "test": images to label, which need no tags.
+        tags: names of the classes in the image; (): none of the classes; UNKNOWN.
         content: the image file.
-        mask: its true classes, if any: a file that `plda.data.masks` reads.
-        parts: which pixels tell its class, if known: 0 background, 1 telling, 2 body.
+        mask: the true mask, if any: a file that `plda.data.masks` reads.
+        parts: mask of the parts, if known: 0 background, 1 telling, 2 body.
     """
 
     origin: str
@@ -45,10 +45,10 @@ class Source:
 
     Attributes:
         classes: class names, background first.
-        rows: one for each image, read once.
-        origin: where the rows stand, for messages.
-        size: about how many bytes its files have, 0 if unknown.
-        colours: what each class has in colour masks, if the source says so.
+        rows: one row per image, read once.
+        origin: source of the rows, for messages.
+        size: approximate size of all files in bytes, 0 if unknown.
+        colours: colour of each class in colour masks, if known.
     """
 
     classes: tuple[str, ...]

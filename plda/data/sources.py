@@ -1,4 +1,4 @@
-"""The data sources by name, each brought to the one interface of `plda.data.source`."""
+"""The data sources by name, each with the interface of `plda.data.source`."""
 
 import json
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from plda.data.voc import read_voc
 from plda.errors import InputError
 from plda.params import Creatures, IndexData, Origin
 
-FIRST_VAL = 1_000_000  # scene number: however many train scenes are drawn, the val scenes stay the same
+FIRST_VAL = 1_000_000  # scene number: the val scenes do not depend on the number of train scenes
 
 
 def open_source(source: Origin, settings: IndexData, archives: Path) -> Source:
-    """The data set that `source` names; rows are made as they are asked for.
+    """Return the data set that `source` names; rows are read when needed.
 
     Args:
-        source: of the images.
-        settings: what the params say of it; `settings.folder` is read for source `folder`.
-        archives: what stage download_data wrote.
+        source: name of the data source.
+        settings: params of the source; `settings.folder` is read for source `folder`.
+        archives: the output of stage download_data.
 
     Raises:
-        InputError: a table of the user's cannot be read, or an archive is gone, damaged or another one.
+        InputError: a table of the user cannot be read, or an archive is missing, damaged or a wrong one.
     """
     match source:
         case "creatures":
@@ -45,12 +45,12 @@ def _downloaded(archives: Path) -> tuple[dict[str, Packed], dict[str, int]]:
     found = json.loads(archives.read_text(encoding="utf-8"))
     for path in found["places"].values():
         if not Path(path).exists():
-            raise InputError(f"{path}: is gone; `snakemake --forcerun download_data` has it again")
+            raise InputError(f"{path}: no longer exists; run `snakemake --forcerun download_data`")
     return {name: Packed(Path(path)) for name, path in found["places"].items()}, found["counts"]
 
 
 def read_creatures(settings: Creatures) -> Source:
-    """Drawn scenes; see `plda.data.creatures`."""
+    """Return the synthetic scenes; see `plda.data.creatures`."""
     return Source(creatures.CLASSES, _scenes(settings), origin="params: index_data.creatures")
 
 

@@ -1,7 +1,7 @@
-"""Tables as spreadsheets of all countries write them, each row with its line in the file.
+"""CSV tables from spreadsheets of any locale, each row with its line number in the file.
 
-The delimiter is a comma, semicolon or tab, whichever divides the header into the columns that are needed.
-Blank rows, spaces around fields, capitals in the header and empty fields beyond it mean nothing.
+The delimiter is the comma, semicolon or tab that splits the header into the needed columns. Blank rows,
+spaces around fields, capitals in the header and empty fields beyond the header are ignored.
 """
 
 import csv
@@ -15,7 +15,7 @@ from plda.errors import InputError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
-Record = tuple[int, list[str]]  # the line of the file at which it begins, its fields
+Record = tuple[int, list[str]]  # line number of its start, fields
 
 
 def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -23,17 +23,17 @@ def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
 
     Args:
         path: a UTF-8 file, its first row the header.
-        needed: columns that must be there, lower case.
+        needed: required columns, lower case.
 
     Returns:
         For each row that is not blank: its line in the file, and its fields by lower-case column.
 
     Raises:
-        InputError: the file cannot be read, a column is missing or occurs twice, a quotation mark is not
-            closed, or a row has more fields than the header.
+        InputError: the file cannot be read, a column is missing or duplicate, a quotation mark is not closed,
+            or a row has more fields than the header.
     """
     text = read_text(path)
-    hint, excel = re.match(r"(?i)(?:sep=(.)\r?\n)?", text), 0  # Excel's own first line
+    hint, excel = re.match(r"(?i)(?:sep=(.)\r?\n)?", text), 0  # an extra first line of Excel
     if hint and hint[1]:
         text, excel = text[hint.end() :], 1
     try:
@@ -48,7 +48,7 @@ def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
 
 
 def _header(text: str, needed: Sequence[str]) -> tuple[str, list[str]]:
-    """The delimiter under which the first row names all that is needed, and the names."""
+    """Return the delimiter with which the first row names all needed columns, and the column names."""
     for delimiter in DELIMITERS:
         first = next((fields for _, fields in _records(text, delimiter) if any(fields)), [])
         columns = [plain(name).lower() for name in first]
@@ -62,7 +62,7 @@ def _header(text: str, needed: Sequence[str]) -> tuple[str, list[str]]:
     if not seen:
         raise InputError(f"is empty; its first line must name the columns {wanted}")
     raise InputError(
-        f"header: must name the columns {wanted}, divided by {', '.join(DELIMITERS.values())}; "
+        f"header: must name the columns {wanted}, separated by {', '.join(DELIMITERS.values())}; "
         f"the first line is {seen[0][:200]!r}"
     )
 
@@ -77,7 +77,7 @@ def _records(text: str, delimiter: str) -> Iterator[Record]:
             return
         except csv.Error as error:
             raise InputError(
-                f"line {line}: cannot be divided into fields ({error}); is a quotation mark not closed?"
+                f"line {line}: cannot be split into fields ({error}); is a quotation mark not closed?"
             ) from error
         yield line, [field.strip() for field in fields]
 
@@ -86,7 +86,7 @@ def _named(line: int, fields: Sequence[str], columns: Sequence[str]) -> dict[str
     beyond = [field for i, field in enumerate(fields) if field and (i >= len(columns) or not columns[i])]
     if beyond:
         raise InputError(
-            f"line {line}: has {len(fields)} fields, the header has {len([c for c in columns if c])}: "
+            f"line {line}: has {len(fields)} fields, but the header has {len([c for c in columns if c])}: "
             f"{', '.join(fields)!r}; a field that holds the delimiter must be in quotation marks"
         )
     padded = [*fields, *[""] * (len(columns) - len(fields))]

@@ -1,4 +1,4 @@
-"""What tags tell of classes, and where they tell little: of one that never changes, or never comes alone."""
+"""Statistics of tags, and classes that a classifier can hardly learn from them."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 from plda.data.index import Entry
 
-SELDOM = 0.1  # share of a class's images without its companion, below which the two are hard to tell apart
+SELDOM = 0.1  # fraction of a class's images without its companion; below it the two are hard to separate
 
 
 class Occurrence(NamedTuple):
     """How often a class is tagged.
 
     Attributes:
-        name: of the class.
-        images: how many have it.
-        alone: how many have it and no other.
-        companion: the class that is most often with it, "" where none ever is.
-        together: how many images have both.
+        name: name of the class.
+        images: number of images with the class.
+        alone: number of images with the class and no other.
+        companion: the class that occurs most often with it, "" if none does.
+        together: number of images with both classes.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Occurrence(NamedTuple):
 
 
 def occurrences(entries: Sequence[Entry], classes: Sequence[str]) -> list[Occurrence]:
-    """How often each of `classes` but background, which comes first, is tagged in some images."""
+    """Return how often each of `classes` is tagged; background, the first one, is left out."""
     found = []
     for name in classes[1:]:
         having = [entry.tags for entry in entries if name in entry.tags]
@@ -39,16 +39,16 @@ def occurrences(entries: Sequence[Entry], classes: Sequence[str]) -> list[Occurr
 
 
 def doubts(found: Iterable[Occurrence], images: int) -> list[str]:
-    """What a classifier can hardly learn from the tags of so many training images, a sentence for a class."""
+    """Return a warning for each class that is hard to learn from the tags of `images` training images."""
     sentences = []
     for it in found:
         if it.images == 0:
-            sentences.append(f"{it.name!r} is in no training image: nothing can be learnt of it")
+            sentences.append(f"{it.name!r} is in no training image: it cannot be learnt")
         elif it.images == images:
-            sentences.append(f"{it.name!r} is in every training image: its tag does not tell where it is")
+            sentences.append(f"{it.name!r} is in every training image: its tag cannot show its position")
         elif it.images - it.together < SELDOM * it.images:
             sentences.append(
-                f"training images with {it.name!r}: {it.images}, of which without {it.companion!r}: "
-                f"{it.images - it.together}; the tags hardly tell which of the two is where"
+                f"training images with {it.name!r}: {it.images}, of these without {it.companion!r}: "
+                f"{it.images - it.together}; the tags can hardly separate the two classes"
             )
     return sentences

@@ -1,4 +1,4 @@
-"""Text files from anywhere: read as UTF-8, every other encoding refused by its name."""
+"""Reading text files as UTF-8; other encodings are rejected by name."""
 
 import unicodedata
 from pathlib import Path
@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
 
 
 def decode(content: bytes) -> str:
-    """UTF-8 bytes as text, without a byte order mark.
+    """Decode UTF-8 bytes, without a byte order mark.
 
     Raises:
         InputError: the bytes are in another encoding, which is named.
@@ -42,22 +42,22 @@ def decode(content: bytes) -> str:
         even, odd = content[::2].count(0), content[1::2].count(0)
         name = "UTF-16" if max(even, odd) > len(content) // 4 else "a binary file (it has NUL bytes)"
     if name is not None:
-        raise InputError(f"must be UTF-8 text, is {name}; save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
+        raise InputError(f"must be UTF-8 text, got {name}; save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         wrong = content.splitlines()[line - 1].decode("cp1252", errors="replace")
         raise InputError(
-            f"line {line}: must be UTF-8 text, is Windows-1252 or another 8-bit encoding "
+            f"line {line}: must be UTF-8 text, got Windows-1252 or another 8-bit encoding "
             f"(byte 0x{content[error.start]:02X}; read as Windows-1252 the line is {wrong[:80]!r}); "
             "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
         ) from error
 
 
 def plain(text: str) -> str:
-    """Text as it is compared: composed Unicode (NFC), white space of any kind as single spaces.
+    """Return text in the form for comparisons: composed Unicode (NFC), any white space as single spaces.
 
-    Zero-width marks, which editors leave and nobody sees, are dropped.
+    Invisible zero-width marks, which editors leave, are removed.
     """
     return " ".join(unicodedata.normalize("NFC", text).replace("\ufeff", "").replace("\u200b", "").split())

@@ -1,8 +1,9 @@
-"""PASCAL VOC 2012 with SBD, from the archives as published: the lists, tags and masks of the literature.
+"""PASCAL VOC 2012 with SBD, from the published archives: the lists, tags and masks of the literature.
 
 VOC: Everingham et al., the VOC 2012 challenge. SBD: Hariharan et al., *Semantic contours from inverse
-detectors*, ICCV 2011; it has masks for many more of VOC's photos. Train is what papers call trainaug: every
-image with a mask in either, but for VOC's val, which is ours, too. The masks of test are not published.
+detectors*, ICCV 2011; it has masks for many more of VOC's photos. Split train is trainaug in papers: every
+image with a mask in VOC or SBD, except VOC's val. Split val is VOC's val. The masks of test are not
+published.
 """
 
 import io
@@ -27,28 +28,28 @@ CLASSES = (
     *("dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 SETS = "ImageSets/Segmentation"
-COMPRESSED = 15  # of the types of a MATLAB file's elements
+COMPRESSED = 15  # type of compressed elements in MATLAB files
 NOT_PUBLISHED = "this is not the published archive, or it is damaged"
 
 
 def read_voc(devkit: Packed, extra: Packed, test: Packed | None, counts: Mapping[str, int]) -> Source:
-    """The lists are read and counted at once; images, tags and masks as the rows are asked for, one by one.
+    """Read and count the lists now; read images, tags and masks later, with each row.
 
     Args:
         devkit: VOCtrainval_11-May-2012.tar, or a folder VOCdevkit or VOC2012.
-        extra: SBD's benchmark.tgz, unpacked, or the folder `dataset` of it.
+        extra: SBD's benchmark.tgz, unpacked, or its folder `dataset`.
         test: VOC2012test.tar, or a folder as for `devkit`; None for no test split.
-        counts: how many images the lists must have: voc_train, voc_val, sbd_train, sbd_val, test, and
-            trainaug for the train split that they make; what is not named here may have any number.
+        counts: expected number of images in each list: voc_train, voc_val, sbd_train, sbd_val, test, and
+            trainaug for the resulting train split. A list without an entry may have any number.
 
     Returns:
-        Rows by split, sorted by name within each: train and val with tags (of all objects that VOC has boxes
-        of, difficult ones, too) and masks (VOC's own, with void, where there is one, else SBD's), test with
+        Rows by split, sorted by name within each. Train and val have tags (of all objects with a box in VOC,
+        difficult ones included) and masks (VOC's masks, with void, if they exist, else SBD's). Test has
         neither.
 
     Raises:
-        InputError: a list is missing, has an image twice or another count; out of the rows: a file is
-            missing or cannot be read, a class is unknown. Names the archive, the file and the field.
+        InputError: a list is missing or has a duplicate image or another count; from the rows: a file is
+            missing or cannot be read, or a class is unknown. Names the archive, the file and the field.
     """
     voc = _find(devkit, "VOC2012", f"{SETS}/train.txt")
     sbd = _find(extra, "dataset", "train.txt")
@@ -57,8 +58,8 @@ def read_voc(devkit: Packed, extra: Packed, test: Packed | None, counts: Mapping
     trainaug = set(train).union(*more) - set(val)
     if len(trainaug) != counts.get("trainaug", len(trainaug)):
         raise InputError(
-            f"{devkit.path}, {extra.path}: their lists make {len(trainaug)} training images, "
-            f"{counts['trainaug']} were expected: {NOT_PUBLISHED}"
+            f"{devkit.path}, {extra.path}: the lists together have {len(trainaug)} training images, "
+            f"expected {counts['trainaug']}: {NOT_PUBLISHED}"
         )
     splits = [(voc, "train", sorted(trainaug)), (voc, "val", sorted(val))]
     if test is not None:
@@ -86,7 +87,7 @@ def read_voc(devkit: Packed, extra: Packed, test: Packed | None, counts: Mapping
 
 @dataclass(frozen=True)
 class _Tree:
-    """What stands below one folder of an archive: `root` is its name with a slash at the end, or ""."""
+    """The files below one folder of an archive: `root` is its name with a slash at the end, or ""."""
 
     packed: Packed
     root: str
@@ -100,17 +101,17 @@ class _Tree:
             raise self.fault(file, f"cannot be read: {error.strerror}") from error
 
     def names(self, file: str, expected: int | None) -> list[str]:
-        """The images that a list names, one a line."""
+        """Return the images that a list names, one per line."""
         try:
             lines = self.read(file).decode().splitlines()
         except UnicodeDecodeError as error:
-            raise self.fault(file, f"is no list of images: {error}") from error
+            raise self.fault(file, f"is not a list of images: {error}") from error
         names = [line.strip() for line in lines if line.strip()]
         for name, count in Counter(names).items():
             if count > 1:
-                raise self.fault(file, f"lists {name} {count} times")
+                raise self.fault(file, f"duplicate image {name}, listed {count} times")
         if expected not in (None, len(names)):
-            raise self.fault(file, f"lists {len(names)} images, {expected} were expected: {NOT_PUBLISHED}")
+            raise self.fault(file, f"lists {len(names)} images, expected {expected}: {NOT_PUBLISHED}")
         return names
 
     def fault(self, file: str, words: str) -> InputError:
@@ -118,53 +119,53 @@ class _Tree:
 
 
 def _find(packed: Packed, home: str, file: str) -> _Tree:
-    """The folder that has `file`; of several the one called `home`, or the one that the user named."""
+    """Return the folder with `file`: of several the one named `home`, or the one that the user named."""
     found = [name for name in packed.names() if f"/{name}".endswith(f"/{file}")]
-    # the demo in SBD's archive has lists of its own, and a VOCdevkit may have other years
+    # the demo in SBD's archive has other lists, and a VOCdevkit may have other years
     found = [name for name in found if name == file or f"/{name}".endswith(f"/{home}/{file}")] or found
     if not found:
         raise InputError(f"{packed.path}: holds no {file}: {NOT_PUBLISHED}")
     if len(found) > 1:
-        raise InputError(f"{packed.path}: holds {' and '.join(found)}: name the folder of one of them")
+        raise InputError(f"{packed.path}: holds {' and '.join(found)}; give the folder of one of them")
     return _Tree(packed, found[0].removesuffix(file))
 
 
 def _tags(voc: _Tree, name: str) -> tuple[str, ...]:
-    """The classes of an annotation's objects, each once; their parts, which have names as well, are none."""
+    """Return the classes of an annotation's objects, each once, without the names of their parts."""
     file = f"Annotations/{name}.xml"
     content = voc.read(file)
     try:
-        if b"<!DOCTYPE" in content.replace(b"\0", b""):  # as UTF-16, too; entities can grow without end
-            raise ValueError("it declares a document type")
+        if b"<!DOCTYPE" in content.replace(b"\0", b""):  # also in UTF-16; entities can expand without limit
+            raise ValueError("document types are not allowed")
         objects = ElementTree.fromstring(content).findall("object")
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise voc.fault(file, f"is no annotation: {error}") from error
+        raise voc.fault(file, f"is not an annotation: {error}") from error
     tags = tuple(dict.fromkeys((thing.findtext("name") or "").strip() for thing in objects))
     if not tags:
-        raise voc.fault(file, "field object: there is none")
+        raise voc.fault(file, "field object: is missing")
     for tag in tags:
         if tag not in CLASSES[1:]:
-            raise voc.fault(file, f"field object/name: {tag!r} is no class of VOC")
+            raise voc.fault(file, f"field object/name: {tag!r} is not a class of VOC")
     return tags
 
 
 def _sbd_mask(sbd: _Tree, name: str) -> bytes:
-    """SBD's mask as a PNG: VOC's class ids, nothing void."""
+    """Return SBD's mask as a PNG: VOC's class ids, without void."""
     file = f"cls/{name}.mat"
     content = sbd.read(file)
     try:
         _check_compressed(content)
         ids = loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"]
         small = np.asarray(ids, np.uint8)
-    except Exception as error:  # SciPy raises whatever it happens to stumble over
+    except Exception as error:  # SciPy raises many kinds of errors on damaged files
         raise sbd.fault(file, f"field GTcls.Segmentation: cannot be read: {error!r}") from error
     if small.ndim != 2 or not small.size or not np.array_equal(small, ids):
-        raise sbd.fault(file, f"field GTcls.Segmentation: must hold class ids, (H, W), is {small.shape}")
+        raise sbd.fault(file, f"field GTcls.Segmentation: must hold class ids, (H, W), got {small.shape}")
     return encode_mask(small)
 
 
 def _check_compressed(content: bytes) -> None:
-    """Whether all that is compressed in a MATLAB file is whole; SciPy looks later, and can crash before."""
+    """Check that the compressed elements of a MATLAB file are complete; SciPy can crash before its check."""
     place = 128
     while place < len(content):
         kind, size = struct.unpack_from("<II", content, place)

@@ -1,4 +1,4 @@
-"""Scores of masks against true masks, all from one confusion matrix over the whole set (METHOD: scoring)."""
+"""Scores of masks from one confusion matrix of the whole set (docs/method.md, Segmentation and scoring)."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from plda.data.images import VOID
 class Confusion:
     """Counts of pixels by true class and given class.
 
-    Background is a class like any other. Pixels that are void in the truth do not count. Pixels that are
-    undecided in the given mask are kept in a column of their own: they are misses, never hits.
+    Background is a class like any other. Pixels that are void in the true mask do not count. Pixels that are
+    undecided in the given mask have a column for themselves: they count as misses, never as hits.
     """
 
     def __init__(self, classes: int) -> None:
@@ -21,7 +21,7 @@ class Confusion:
         """Count one image: (H, W) uint8 each.
 
         Raises:
-            ValueError: the two differ in shape.
+            ValueError: the shapes of the two masks differ.
         """
         if truth.shape != given.shape:
             raise ValueError(f"masks of {truth.shape} and {given.shape} cannot be compared")
@@ -33,31 +33,32 @@ class Confusion:
 
     @property
     def pixels(self) -> int:
-        """How many pixels were counted."""
+        """Return the number of counted pixels."""
         return int(self.counts.sum())
 
     def scores(self) -> "Scores":
-        """Scores in which an undecided pixel is a miss."""
+        """Return the scores in which an undecided pixel is a miss."""
         return self._scores(self.counts.sum(axis=1))
 
     def decided_scores(self) -> "Scores":
-        """Scores over the decided pixels alone."""
+        """Return the scores of the decided pixels only."""
         return self._scores(self.counts[:, :-1].sum(axis=1))
 
     def undecided(self) -> float:
-        """The share of pixels that the masks leave open."""
+        """Return the fraction of undecided pixels."""
         return float(self.counts[:, -1].sum() / max(self.counts.sum(), 1))
 
     def objects(self) -> dict[str, float]:
-        """Errors of shape apart from errors of class, in percent; an object is any class but background.
+        """Return metrics that separate errors of shape from errors of class, in percent.
 
-        Undecided pixels are not given as object. A share of no pixels is 0.
+        An object is any class but background. Undecided pixels do not count as object. A share of no pixels
+        is 0.
 
         Returns:
-            `object_iou`, `object_precision`, `object_recall`: of object against background, one binary
-            confusion; `object_class`: of the pixels that are object in truth and mask, those with the right
-            class; `object_share`, `object_share_true`: of all counted pixels, those that are object in the
-            mask and in the truth.
+            `object_iou`, `object_precision`, `object_recall`: scores of object against background, from one
+            binary confusion matrix; `object_class`: fraction of the pixels with the right class among those
+            that are object in both masks; `object_share`, `object_share_true`: fraction of all counted pixels
+            that are object in the given mask and in the true mask.
         """
         both = self.counts[1:, 1:-1]
         hits, given, true = both.sum(), self.counts[:, 1:-1].sum(), self.counts[1:].sum()
@@ -80,24 +81,24 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Scores:
-    """Per class, (C,) each, in [0, 1]; nan for a class that occurs neither in truth nor in the masks."""
+    """Scores per class, (C,) each, in [0, 1]; nan for a class that no true and no given mask has."""
 
     iou: np.ndarray
     precision: np.ndarray
     recall: np.ndarray
 
     def mean(self) -> dict[str, float]:
-        """The means over classes, in percent: `miou`, `precision`, `recall`.
+        """Return the means over classes, in percent: `miou`, `precision`, `recall`.
 
-        A class that is nowhere in the truth but is given somewhere counts as 0 in mIoU; one that is nowhere
-        in either is left out.
+        A class that is given but never true counts as 0 in mIoU; a class that is neither given nor true is
+        left out.
         """
         names = {"miou": self.iou, "precision": self.precision, "recall": self.recall}
         return {name: percent(_mean(values)) for name, values in names.items()}
 
 
 def percent(share: float) -> float:
-    """A share in percent with two decimals, as metrics files hold it."""
+    """Return a fraction in percent with two decimals, the format of metrics files."""
     return round(100 * float(share), 2)
 
 

@@ -1,4 +1,4 @@
-"""What each image's mask is worth by itself, and what is taken for what in all of them."""
+"""Scores of each image's mask, and the confusion matrix of all masks."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,11 +16,12 @@ def score_images(
     mask_of: Callable[[Entry], np.ndarray],
     classes: int,
 ) -> tuple[dict[str, float], Confusion]:
-    """Score the mask of every entry that has a true one by itself, and all of them together.
+    """Score the mask of every entry with a true mask, for each image and for all together.
 
     Returns:
-        By the entry's key, the mean IoU in percent over the classes that are in the image's true mask or in
-        the given one, background too; an image that is all void has none. And the confusion matrix of all.
+        The image scores by key: the mean IoU in percent over the classes in the true or the given mask,
+        background included; an image without known pixels has no score. And the confusion matrix of all
+        images.
     """
     scores, total = {}, Confusion(classes)
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Scoring whole sets of masks against true ones."""
+"""Scoring of sets of masks against true masks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -17,17 +17,17 @@ from plda.scoring.confusion import Confusion
 
 CURVE = tuple(round(0.02 * i, 2) for i in range(1, 46))
 """Background scores of the curve: 0.02 to 0.90."""
-OUTLINE = 3  # pixels on either side of an outline that count as near it
+OUTLINE = 3  # pixels, the largest distance to an outline that counts as near it
 
 
 class Scored(NamedTuple):
-    """What one set of masks is worth.
+    """The scores of one set of masks.
 
     Attributes:
-        everywhere: all pixels.
-        outlines: those near an outline, see `trimap`.
-        parts: share of pixels given their true class, on `telling` parts and on the `body`; None if unknown.
-        images: as `plda.scoring.images.score_images` has it: each image's own mean IoU by its key, percent.
+        everywhere: confusion matrix of all pixels.
+        outlines: confusion matrix of the pixels near an outline, see `trimap`.
+        parts: fraction of pixels with their true class, on the parts `telling` and `body`; None if unknown.
+        images: mean IoU of each image by its key, percent, see `plda.scoring.images.score_images`.
     """
 
     everywhere: Confusion
@@ -42,7 +42,7 @@ def score_set(
     mask_of: Callable[[Entry], np.ndarray],
     classes: int,
 ) -> Scored:
-    """Score the masks of every entry that has a true one; each is made once."""
+    """Score the masks of every entry with a true mask; `mask_of` is called once for each."""
     everywhere, outlines, parts = Confusion(classes), Confusion(classes), _Parts()
     images = {}
     for entry in entries:
@@ -60,12 +60,14 @@ def score_set(
 
 
 def trimap(truth: np.ndarray, width: int) -> np.ndarray:
-    """`truth` near outlines, VOID elsewhere: a score on it shows what mIoU hides (Kohli et al., IJCV 2009).
+    """Return `truth` near outlines, VOID elsewhere, for scores that show what mIoU hides.
+
+    Source: Kohli et al., IJCV 2009.
 
     Args:
         truth: (H, W) uint8 class ids, VOID where unknown.
-        width: a pixel stays that is at most so many rows and columns from one of another id. Where void
-            pixels lie between two classes, as in PASCAL VOC, the outline is on either side of them.
+        width: a pixel is kept if a pixel of another id is at most this many rows and columns away. Where void
+            pixels separate two classes, as in PASCAL VOC, both sides of the void pixels are outlines.
     """
     side = 2 * width + 1
     flat = ndimage.maximum_filter(truth, side) == ndimage.minimum_filter(truth, side)
@@ -75,7 +77,7 @@ def trimap(truth: np.ndarray, width: int) -> np.ndarray:
 def seed_masks(
     maps_of: Callable[[Entry], Tensor], classes: Sequence[str], background: float
 ) -> Callable[[Entry], np.ndarray]:
-    """An entry's seeds as a mask, (H, W) class ids; `maps_of` as in `score_seeds`."""
+    """Return a function from an entry to its seeds, (H, W) class ids; `maps_of` is as in `score_seeds`."""
 
     def mask_of(entry: Entry) -> np.ndarray:
         ids, size = class_ids(entry.tags, classes), (entry.height, entry.width)
@@ -91,11 +93,11 @@ def score_seeds(
     classes: Sequence[str],
     background_scores: Sequence[float],
 ) -> list[Confusion]:
-    """One confusion matrix of the seeds for each background score.
+    """Return one confusion matrix of the seeds for each background score.
 
-    `maps_of` gives an entry's (K, h, w) maps in [0, 1], one for each tag. They are resized to the image, and
-    each true mask is read once for all background scores: a pixel's class is its strongest map's, and it is
-    background from the first score on that this map does not exceed.
+    `maps_of` returns an entry's (K, h, w) maps in [0, 1], one for each tag. They are resized to the image.
+    Each true mask is read once for all background scores: a pixel gets the class of its strongest map, or
+    background if the background score is at least the value of this map.
     """
     thresholds = np.asarray(background_scores)
     order = thresholds.argsort()
@@ -106,7 +108,7 @@ def score_seeds(
         truth = load_true_mask(archive, entry.mask)
         strength, winner = (x.numpy() for x in full_size(maps_of(entry), truth.shape).max(dim=0))
         ids = np.array(class_ids(entry.tags, classes))[winner]
-        # how many of the sorted thresholds the pixel's strength exceeds
+        # number of sorted thresholds that the pixel's strength exceeds
         level = np.searchsorted(thresholds[order], strength, side="left")
         known = truth < len(classes)
         cells = (level[known] * len(classes) + truth[known]) * len(classes) + ids[known]
@@ -115,7 +117,10 @@ def score_seeds(
 
 
 def _confusion(counts: np.ndarray, rank: int) -> Confusion:
-    """Pixels that exceed more than `rank` thresholds keep their class, the others are background."""
+    """Return the confusion matrix in which pixels that exceed more than `rank` thresholds keep their class.
+
+    All other pixels are background.
+    """
     classes = counts.shape[1]
     confusion = Confusion(classes)
     confusion.counts[:, :classes] = counts[rank + 1 :].sum(axis=0)
@@ -124,7 +129,7 @@ def _confusion(counts: np.ndarray, rank: int) -> Confusion:
 
 
 class _Parts:
-    """Counts of pixels by part, and of those that were given their true class."""
+    """Counts of all pixels and of correctly classified pixels, by part."""
 
     def __init__(self) -> None:
         self._hits, self._pixels = np.zeros(3), np.zeros(3)

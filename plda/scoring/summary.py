@@ -1,4 +1,4 @@
-"""From confusion matrices to the numbers and tables that people compare. All in percent."""
+"""Metrics and tables from confusion matrices. All values are in percent."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,15 +12,16 @@ from plda.scoring.confusion import Confusion, percent
 from plda.scoring.masks import OUTLINE, Scored
 
 MAY_BE_UNDECIDED = ("boundary_seeds", "pseudo_masks", "relabelled_masks")
-FEWEST = 3  # images that a rank correlation is of
+FEWEST = 3  # images, the minimum for a rank correlation
 
 
 def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
-    """mIoU, precision and recall of each set of masks by its name; sets without a true mask are left out.
+    """Return mIoU, precision, recall and more of each set of masks that has true masks, by name.
 
-    `miou_outlines` is of the pixels near outlines alone; those of `Confusion.objects` tell errors of shape
-    from errors of class; `recall_telling` and `recall_body` are there where the parts are known. Where masks
-    may be undecided, the share that is, and mIoU on the decided pixels.
+    `miou_outlines` covers only pixels near outlines. The values of `Confusion.objects` separate errors of
+    shape from errors of class. `recall_telling` and `recall_body` exist if the parts are known. Masks that
+    may be undecided also have `undecided`, the fraction of undecided pixels, and `miou_decided`, mIoU of the
+    others.
     """
     metrics: dict[str, dict[str, float]] = {}
     for name, (everywhere, outlines, parts, _) in sets.items():
@@ -41,15 +42,16 @@ def collect_metrics(sets: Mapping[str, Scored]) -> dict[str, dict[str, float]]:
 def estimate_metrics(
     expected: Mapping[str, float], scores: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    """What is known of masks without true ones, as the section `estimate` of metrics.
+    """Return the section `estimate` of the metrics: the quality of masks without true masks.
 
     Args:
         expected: expected IoU by image, in percent.
-        scores: true mean IoU of those images that have a true mask, in percent.
+        scores: true mean IoU in percent of the images with a true mask, by image.
 
     Returns:
-        `expected_iou`: the mean over images, in percent; `rank_correlation`: Spearman's, in [-1, 1], of both
-        by image, where there are enough images and neither is the same for all. Nothing without any image.
+        `expected_iou`: the mean over images, in percent; `rank_correlation`: Spearman's correlation over
+        images of expected and true IoU, in [-1, 1], if there are at least FEWEST images and neither value is
+        constant. Empty without any image.
     """
     if not expected:
         return {}
@@ -66,13 +68,13 @@ def background_metrics(
     background: Mapping[str, float],
     chosen_by: str,
 ) -> dict[str, Any]:
-    """`metrics` with the background scores in use, who chose them, and what the best ones would have given.
+    """Return `metrics` with the background scores in use, how they were chosen, and the best possible scores.
 
     Args:
-        metrics: of the seeds, of the masks after each refinement, and of others.
-        curves: of the seeds and of the masks after each refinement, by background score.
+        metrics: metrics of the seeds, of the masks after each refinement, and of other masks, by name.
+        curves: confusion matrices by background score, of the seeds and of the masks after each refinement.
         background: the background scores in use for these sets and for `pseudo_masks`.
-        chosen_by: how they were chosen.
+        chosen_by: how the background scores were chosen.
     """
     told: dict[str, Any] = {}
     for name, scores in metrics.items():
@@ -86,7 +88,7 @@ def background_metrics(
 
 
 def last_inspection(history: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return what `plda.training.inspection` saw after the last epoch, by split."""
+    """Return the values of `plda.training.inspection` after the last epoch, by split."""
     last = history.iloc[-1].dropna()
     seen: dict[str, dict[str, float]] = {}
     for column, value in last.items():
@@ -97,7 +99,7 @@ def last_inspection(history: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def class_table(confusions: Mapping[str, Confusion], classes: Sequence[str]) -> pd.DataFrame:
-    """Columns masks, class, iou, precision, recall."""
+    """Return a table with the columns masks, class, iou, precision, recall."""
     tables = []
     for name, confusion in confusions.items():
         if confusion.pixels:
@@ -115,7 +117,7 @@ def class_table(confusions: Mapping[str, Confusion], classes: Sequence[str]) -> 
 
 
 def curve_table(curve: Mapping[float, Confusion]) -> pd.DataFrame:
-    """Columns background_score, miou, precision, recall."""
+    """Return a table with the columns background_score, miou, precision, recall."""
     rows = [
         {"background_score": score, **confusion.scores().mean()}
         for score, confusion in curve.items()
@@ -125,7 +127,7 @@ def curve_table(curve: Mapping[float, Confusion]) -> pd.DataFrame:
 
 
 def summarise(metrics: Mapping[str, Any]) -> str:
-    """The metrics as a table in Markdown."""
+    """Return the metrics as a Markdown table with notes."""
     lines = [
         " | ".join(["| masks", "split", *_COLUMNS.values()]) + " |",
         "|---|---|" + "---:|" * len(_COLUMNS),
@@ -137,9 +139,9 @@ def summarise(metrics: Mapping[str, Any]) -> str:
     if len(lines) == 2:
         return "\n\n".join(["No true masks in the data set: nothing to score.", *estimated]) + "\n"
     notes = [
-        f"At outlines: mIoU of the pixels within {OUTLINE} of an outline.",
-        "Object: any class but background, against background. Object class: of the pixels that are object "
-        "in truth and masks, those with the right class.",
+        f"At outlines: mIoU of the pixels at most {OUTLINE} pixels from an outline.",
+        "Object: any class but background, against background. Object class: share of pixels with the right "
+        "class among those that are object in the true mask and in the scored mask.",
         f"Background score: {metrics['background_score_chosen_by']}.",
     ]
     if "pseudo_masks" in metrics:
@@ -150,26 +152,26 @@ def summarise(metrics: Mapping[str, Any]) -> str:
         )
     if "seeds_best" in metrics:
         notes.append(
-            "With the background score that suits the true masks best "
-            f"({metrics['seeds_best']['background_score']}, which no run may use) CAM seeds reach "
+            "With the background score that maximises mIoU on the true masks "
+            f"({metrics['seeds_best']['background_score']}, which a run must not use) CAM seeds reach "
             f"{metrics['seeds_best']['miou']:.1f}."
         )
     return "\n".join([*lines, "", *notes, *estimated]) + "\n"
 
 
 def _estimate_notes(estimate: Mapping[str, float]) -> list[str]:
-    """What is told of the section `estimate`, in one line."""
+    """Return the note on the section `estimate`, one line, or no note if the section is empty."""
     if not estimate:
         return []
     note = (
         f"Expected IoU of the segmentation: {estimate['expected_iou']:.1f}, the mean over the val images. "
-        "It is an estimate by the network's own probabilities, without true masks, and no score: a network "
-        "tends to be surer than it is right."
+        "It is an estimate from the network's probabilities, without true masks. It is not a score: networks "
+        "tend to be overconfident."
     )
     if "rank_correlation" in estimate:
         note += (
             " Its rank correlation with the true mean IoU by image is "
-            f"{estimate['rank_correlation']:.2f} (1: the same order, 0: none)."
+            f"{estimate['rank_correlation']:.2f} (1: the same order, 0: no relation)."
         )
     return [note]
 

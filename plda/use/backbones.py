@@ -1,4 +1,4 @@
-"""The command backbones: which networks there are to start from."""
+"""The command backbones: list the available backbone networks."""
 
 import argparse
 import csv
@@ -18,11 +18,11 @@ WIDTHS = (48, 10, 14, 6, 20)
 
 
 def backbones(*, pattern: str, results: Path | None) -> None:
-    """List the networks that download_backbone.*.name may be.
+    """List the valid values of download_backbone.*.name.
 
-    Names are timm's: an architecture, and after a dot its released weights. Parameters are those without the
-    classifier; strides those of the four feature maps; weights says whether a release is in the cache. A
-    network whose line names a reason in place of strides cannot be used.
+    Names are timm's: an architecture, and after a dot one of its released weights. Parameters are counted
+    without the classifier. Strides are those of the four feature maps. Weights says whether the release is in
+    the cache. A network that cannot be used has the reason in place of the strides.
     """
     top1 = read_results(results) if results else {}
     found = names(pattern)
@@ -32,24 +32,24 @@ def backbones(*, pattern: str, results: Path | None) -> None:
 
 
 def names(pattern: str) -> list[str]:
-    """Return the networks that match a pattern such as `resnet*`, with each of their releases, in order.
+    """Return the networks that match a pattern such as `resnet*`, with each of their releases, sorted.
 
     Raises:
-        InputError: none does.
+        InputError: no network matches.
     """
     every = {*timm.list_models(), *timm.list_pretrained()}
     found = sorted(name for name in every if fnmatch.fnmatch(name, pattern))
     if not found:
-        raise InputError(f"no network matches {pattern!r}; put * where a name goes on, as in 'resnet*'")
+        raise InputError(f"no network matches {pattern!r}; use * for the rest of a name, as in 'resnet*'")
     return found
 
 
 def describe(name: str, top1: Mapping[str, str]) -> Iterator[str]:
-    """Yield what COLUMNS say of a network.
+    """Yield the cells of a network's line, in the order of COLUMNS.
 
     Args:
-        name: of the network.
-        top1: published accuracies by name, percent.
+        name: name of the network.
+        top1: published top-1 accuracy by name, percent.
     """
     config = timm.get_pretrained_cfg(name)
     yield name
@@ -71,16 +71,16 @@ def describe(name: str, top1: Mapping[str, str]) -> Iterator[str]:
 
 
 def read_results(path: Path) -> dict[str, str]:
-    """Return top-1 by name from a table of timm's, `results/results-imagenet.csv` of its repository.
+    """Return top-1 by name from timm's table `results/results-imagenet.csv`, a file of its repository.
 
     Raises:
-        InputError: it is missing, or no such table.
+        InputError: the file is missing, or is not such a table.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             return {row["model"]: row["top1"] for row in csv.DictReader(stream)}
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
-        raise InputError(f"{path}: is no table with the columns model and top1 ({error})") from error
+        raise InputError(f"{path}: must be a table with the columns model and top1 ({error})") from error
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -89,11 +89,11 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The command's flags: the arguments of `backbones`."""
-    command.add_argument("pattern", nargs="?", default="*", help="of names, such as 'resnet*'; default: all")
+    """Add the flags of the command: the arguments of `backbones`."""
+    command.add_argument("pattern", nargs="?", default="*", help="names, such as 'resnet*'; default: all")
     command.add_argument(
         "--results",
         type=Path,
         metavar="FILE",
-        help="timm's results-imagenet.csv, for top-1; timm's package comes without",
+        help="timm's results-imagenet.csv, for top-1; timm's package does not include it",
     )

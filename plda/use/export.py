@@ -1,4 +1,4 @@
-"""The command export: a trained network as one file that says all that its user must know."""
+"""The command export: write a trained network as one self-contained file."""
 
 import argparse
 import importlib
@@ -21,39 +21,39 @@ from plda.models.saved import Architecture, about, read_network, save_network
 from plda.models.segmenters import SEGMENTER, Segmenter
 
 LICENCE = (
-    "Not stated. Rights in the photos that it learnt from and in the weights that its training began with "
-    "may bind whoever uses this network: ask who made it."
+    "Not stated. Rights in the training photos and in the initial weights may restrict the use of this "
+    "network: ask its author."
 )
-PIXELS = "part of the network, which takes pixels from 0 to 255"
-FLOATS = "part of the network, which takes RGB in [0, 1]"
-TOLERANCE = 1e-3  # of the largest score, or of 1 if that is smaller: ONNX's may be so far from torch's
-SHAPES = ((1, 64, 64), (2, 97, 130), (1, 150, 203))  # batch, height, width at which they are compared
-TRACED = (2, 128, 160)  # another; sizes of 1 would be taken for constants
+PIXELS = "part of the network; its input is RGB from 0 to 255"
+FLOATS = "part of the network; its input is RGB in [0, 1]"
+TOLERANCE = 1e-3  # largest difference of ONNX and torch, as a fraction of the largest score (at least 1)
+SHAPES = ((1, 64, 64), (2, 97, 130), (1, 150, 203))  # batch, height, width of the inputs that are compared
+TRACED = (2, 128, 160)  # input for the export; it would treat sizes of 1 as constants
 
 
 class FromPixels(nn.Module):
-    """A segmentation network that takes pixels as they are."""
+    """A segmentation network whose input is uint8 pixels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 RGB to class scores, (B, C, H, W), before any softmax."""
+        """Return class scores before softmax, (B, C, H, W), of (B, 3, H, W) uint8 RGB."""
         scores: Tensor = self.network(unit(image))
         return scores
 
 
 def export(*, network: Path, out: Path, licence: str) -> None:
-    """Write a trained network as one file that needs no other: weights, classes, normalisation, licence.
+    """Write a trained network as one self-contained file: weights, classes, normalisation, licence.
 
     OUT ending in .onnx: for any program that runs ONNX. Input `image`, (batch, 3, height, width) uint8 RGB;
-    output `scores`, (batch, classes, height, width) float32; batch, height and width are free. It normalises
-    by itself; classes, licence and the size at which to show it photos are in the file's metadata. Before it
-    is written, what it says is compared with what torch says, at several sizes.
+    output `scores`, (batch, classes, height, width) float32; batch, height and width are free. The network
+    normalises its input. Classes, licence and the size for photos are in the file's metadata. Before the file
+    is written, its scores are compared with torch's at several sizes.
 
-    OUT ending in .pt: for `python -m plda predict` and TrainedNetwork, like the network that went in, with
-    the same said under "about".
+    OUT ending in .pt: for `python -m plda predict` and TrainedNetwork, like the input network, with the same
+    metadata under "about".
     """
     architecture, module = read_network(network, SEGMENTER)
     description = describe(architecture, module, about(network), licence)
@@ -62,30 +62,30 @@ def export(*, network: Path, out: Path, licence: str) -> None:
             fold_batch_norm(module.eval())
             difference = write_onnx(out, FromPixels(module).eval(), {**description, "normalisation": PIXELS})
             print(
-                f"{out}: differs from torch by {difference:.0e} of the largest score at most", file=sys.stderr
+                f"{out}: differs from torch by {difference:.0e} of the largest score or less", file=sys.stderr
             )
         case ".pt":
             save_network(out, architecture, module.state_dict(), {**description, "normalisation": FLOATS})
         case _:
-            raise InputError(f"{out}: must end in .onnx or .pt, which says what it becomes")
+            raise InputError(f"{out}: must end in .onnx or .pt, which sets the format")
 
 
 def describe(
     architecture: Architecture, network: Segmenter, said: Mapping[str, Any], licence: str
 ) -> dict[str, Any]:
-    """What a user of the network must know, in plain values.
+    """Return the metadata that a user of the network needs, as plain values.
 
     Args:
-        architecture: of the network.
-        network: itself.
-        said: about it, by the stage that trained it.
-        licence: under which terms it may be used.
+        architecture: architecture of the network.
+        network: the network.
+        said: metadata from the stage that trained the network.
+        licence: terms of use of the network.
     """
     return {
         "classes": list(architecture.classes),
         "long_side": architecture.long_side,
-        "size": "scale photos so that their long side has long_side pixels, where that is known",
-        "resizing": "bilinear, anti-aliased where photos shrink, as in training",
+        "size": "scale photos to a long side of long_side pixels, if long_side is known",
+        "resizing": "bilinear, anti-aliased when photos shrink, as in training",
         "mean": network.backbone.mean.flatten().tolist(),
         "deviation": network.backbone.deviation.flatten().tolist(),
         "backbone": architecture.backbone,
@@ -97,23 +97,23 @@ def describe(
 
 
 def write_onnx(path: Path, network: FromPixels, about: dict[str, Any]) -> float:
-    """Write a network as ONNX, once that says what the network says.
+    """Write a network as ONNX if its scores agree with those of torch.
 
     Args:
-        path: written.
+        path: the output file.
         network: in evaluation mode, on the CPU.
-        about: the metadata; what is no text is written as JSON.
+        about: the metadata; values that are not strings are written as JSON.
 
     Returns:
-        The largest difference found, as a share of the largest score, or of 1 if that is smaller.
+        The largest difference found, as a fraction of the largest score, or of 1 if that is smaller.
 
     Raises:
-        InputError: packages are missing, or the two differ by more than TOLERANCE.
+        InputError: packages are missing, or the scores differ by more than TOLERANCE.
     """
     runtime = _required("onnxruntime")
     _required("onnxscript")
     free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
-    with torch.no_grad():  # layers have another form where they learn
+    with torch.no_grad():  # layers have another form when gradients are on
         program = torch.onnx.export(
             network,
             (_noise(*TRACED),),
@@ -141,11 +141,13 @@ def write_onnx(path: Path, network: FromPixels, about: dict[str, Any]) -> float:
 
 @torch.no_grad()
 def largest_difference(network: nn.Module, other: Callable[[np.ndarray], np.ndarray]) -> float:
-    """How far two networks are apart on noise of several sizes, as a share of the largest score, or of 1.
+    """Return the largest difference of two networks on noise of several sizes.
+
+    It is a fraction of the largest score, or of 1 if that is smaller.
 
     Args:
-        network: (B, 3, H, W) uint8 RGB to scores (B, C, H, W).
-        other: the same, of arrays.
+        network: maps (B, 3, H, W) uint8 RGB to scores (B, C, H, W).
+        other: the other network, on arrays.
     """
     differences = []
     for shape in SHAPES:
@@ -171,16 +173,16 @@ def _required(package: str) -> Any:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The command's flags: the arguments of `export`."""
+    """Add the flags of the command: the arguments of `export`."""
     command.add_argument(
         "--network", type=Path, required=True, metavar="FILE", help="network.pt of the stage train_segmenter"
     )
     command.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="written; ends in .onnx or .pt"
+        "--out", type=Path, required=True, metavar="FILE", help="output file; must end in .onnx or .pt"
     )
     command.add_argument(
         "--licence",
         default=LICENCE,
         metavar="TEXT",
-        help="under which terms the network may be used; by default a note that nobody said",
+        help="terms of use of the network; default: a note that they are not stated",
     )

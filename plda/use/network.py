@@ -1,4 +1,4 @@
-"""A trained segmentation network, ready to label photos of any size."""
+"""A trained segmentation network that labels photos of any size."""
 
 import math
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from plda.models.segmenters import SEGMENTER
 from plda.params import Precision
 
 LongSide = int | Literal["trained", "full"]
-READING_GAP = 4  # a photo is read at this many times the size at which the network sees it, at least
-WINDOW = 768  # pixels; 6000 x 4000 pixels of 21 classes then take 2.2 GB at full size, with 1024 2.8 GB
+READING_GAP = 4  # a photo is decoded at this many times the network's input size, at least
+WINDOW = 768  # pixels; 6000 x 4000 pixels at full size, 21 classes, take 2.2 GB; with 1024 they take 2.8 GB
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Found:
     """A class that occurs in a photo.
 
     Attributes:
-        id: its place in the list of classes.
-        name: of the class.
-        share: of the photo's pixels, in (0, 1].
-        confidence: mean over its pixels of the probability that the network gives it, in (0, 1]. A network
-            tends to be surer than it is right.
+        id: the class id, its position in the class list.
+        name: name of the class.
+        share: fraction of the photo's pixels, in (0, 1].
+        confidence: mean probability of this class over its pixels, in (0, 1]. Networks tend to be
+            overconfident.
     """
 
     id: int
@@ -47,13 +47,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a network says of a photo.
+    """The labels of a photo.
 
     Attributes:
-        ids: (H, W) uint8, each pixel's class.
-        confidence: (H, W) float32, the probability of that class, in (0, 1]; None unless asked for.
+        ids: (H, W) uint8, the class id of each pixel.
+        confidence: (H, W) float32, the probability of that class, in (0, 1]; None unless requested.
         found: the classes that occur, the largest share first.
-        expected_iou: of the ids, in percent: an estimate without a true mask, see `plda.masks.estimate`.
+        expected_iou: estimated IoU of `ids` without a true mask, in percent; see `plda.masks.estimate`.
     """
 
     ids: np.ndarray
@@ -63,25 +63,26 @@ class Labelled:
 
 
 class TrainedNetwork:
-    """A segmentation network from its file, and the way it looks at photos.
+    """A segmentation network from a file, with its inference settings.
 
     Args:
-        path: what the stage train_segmenter or `python -m plda export` wrote.
+        path: a file that the stage train_segmenter or `python -m plda export` wrote.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "mps".
-        long_side: a photo's long side as the network sees it, pixels; "trained": as the images that it learnt
-            from; "full", or where the file does not say: the photo's own.
-        scales: factors of that; the probabilities are averaged.
-        flip: whether the mirrored photo is averaged in.
-        precision: of its numbers: "auto" (the fast one of the device), "32", "bf16" or "16".
-        window: the most pixels, along either side, that are looked at together; see `in_windows`.
-        refinement: of the probabilities, see `plda.masks.probabilities`; {}: none, which is faster.
+        long_side: long side of the network's input, in pixels; "trained": as in the training images; "full",
+            or "trained" if the file does not give it: the size of the photo.
+        scales: factors of the input size; the probabilities are averaged over them.
+        flip: whether to average with the probabilities of the mirrored photo.
+        precision: number format: "auto" (the fast one on the device), "32", "bf16" or "16".
+        window: largest side of the input, in pixels; larger inputs are cut into windows, see `in_windows`.
+        refinement: refinement of the probabilities, see `plda.masks.probabilities`; {}: none, which is
+            faster.
 
     Attributes:
         classes: class names, background first.
-        device: where it runs.
+        device: device of the network.
 
     Raises:
-        InputError: no segmentation network, or no such device.
+        InputError: the file holds no segmentation network, or the device does not exist.
     """
 
     def __init__(
@@ -106,9 +107,9 @@ class TrainedNetwork:
 
     @property
     def reading_side(self) -> int | None:
-        """The `long_side` with which `read_image` may read a photo: the network sees no difference.
+        """Return the `long_side` at which `read_image` may read a photo without an effect on the result.
 
-        None: it sees photos at their own size.
+        None: photos are processed at full size.
         """
         if not isinstance(self._long_side, int):
             return None
@@ -122,8 +123,10 @@ class TrainedNetwork:
 
         Args:
             photo: upright RGB, see `plda.data.images.read_image`.
-            size: (width, height) of what comes out; None: the photo's. For a photo that was read smaller.
-            confidence: whether each pixel's confidence is kept, which takes four times the memory of the ids.
+            size: (width, height) of the result; None: the photo's size. Use it for a photo that was read
+                smaller.
+            confidence: whether to return the confidence of each pixel, which takes four times the memory of
+                `ids`.
         """
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
         width, height = size or photo.size
@@ -154,7 +157,7 @@ class TrainedNetwork:
         return Labelled(ids, sure, tuple(found), float(expected))
 
     def _fitted(self, image: Tensor) -> Tensor:
-        """(3, H, W) uint8 at the size that the network is to see."""
+        """Resize (3, H, W) uint8 to the network's input size."""
         height, width = image.shape[1:]
         if not isinstance(self._long_side, int) or self._long_side == max(height, width):
             return image
@@ -163,6 +166,6 @@ class TrainedNetwork:
         return resize(image[None], size)[0]  # as in training
 
     def _look(self, part: Tensor) -> Tensor:
-        """Probabilities (C, h, w) of (3, h, w) uint8 RGB."""
+        """Return the probabilities (C, h, w) of (3, h, w) uint8 RGB."""
         look = partial(probabilities, self._network, scales=self._scales, flip=self._flip)
         return refined_probabilities(look, part[None].to(self.device), self._refinement)[0]

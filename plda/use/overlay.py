@@ -1,4 +1,4 @@
-"""A photo with its classes laid over it, and a legend of those that occur."""
+"""A photo with its classes drawn over it, and a legend of the classes that occur."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 from plda.data.images import PALETTE, colour, enlarge_mask
 from plda.use.network import Found
 
-SIDE = 1600  # pixels, at most: an overlay is to be looked at, the mask is what has every pixel
-STRENGTH = 0.5  # of the colours, against the photo
+SIDE = 1600  # pixels, largest width and height of the photo in an overlay; the mask has the full size
+STRENGTH = 0.5  # opacity of the colours
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 GROUND, INK = "white", "black"
 
 
 def draw_overlay(photo: Image.Image, ids: np.ndarray, found: Sequence[Found]) -> Image.Image:
-    """Lay classes over a photo; background, id 0, stays as it is.
+    """Draw classes over a photo; pixels of background, id 0, are not changed.
 
     Args:
         photo: (H, W) upright RGB; not changed.
@@ -25,7 +25,7 @@ def draw_overlay(photo: Image.Image, ids: np.ndarray, found: Sequence[Found]) ->
         found: the classes that occur.
 
     Returns:
-        RGB, W at most SIDE; the photo, and below it a legend, as many rows as it takes.
+        RGB, W at most SIDE: the photo, and below it a legend with as many rows as needed.
     """
     small = photo.copy()
     small.thumbnail((SIDE, SIDE))
@@ -40,7 +40,7 @@ def draw_overlay(photo: Image.Image, ids: np.ndarray, found: Sequence[Found]) ->
 
 
 def _outlines(ids: np.ndarray) -> np.ndarray:
-    """(H, W) bool, the pixels of objects beside a pixel of another class."""
+    """Return (H, W) bool, true for object pixels beside a pixel of another class."""
     padded = np.pad(ids, 1, mode="edge")
     beside = [padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1]]
     edge: np.ndarray = (ids != 0) & np.any([ids != other for other in beside], axis=0)
@@ -48,7 +48,7 @@ def _outlines(ids: np.ndarray) -> np.ndarray:
 
 
 def _legend(width: int, found: Sequence[Found]) -> Image.Image:
-    """A swatch, the name and the share of each class, in rows of `width` pixels."""
+    """Draw a colour square, the name and the share of each class, in rows of `width` pixels."""
     size = min(28, max(10, width // 30))
     gap = size // 2
     font = ImageFont.truetype(str(FONT), size)

@@ -1,4 +1,4 @@
-"""The photos that a user names, and what the files made of each are called."""
+"""Search for the photos that a user names, and the names of their outputs."""
 
 import glob
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from plda.errors import InputError
 from plda.files import LONGEST_NAME
 
-# of the photos in a folder; phones' HEIC among them, which Pillow cannot read: to be told, not passed over
+# extensions of photos in a folder. HEIC (phones) is listed so that it gives an error: Pillow cannot read it
 ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
     ".avif", ".heic", ".heif",
@@ -19,13 +19,13 @@ ENDINGS = (
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to be labelled.
+    """A photo to label.
 
     Attributes:
-        path: where it is.
-        name: what is made of it is called so, an ending added; folders in it are divided by "/".
-        fault: why it is known that it cannot be read, "" if nothing is known; a folder that cannot be listed
-            is such a photo.
+        path: path of the photo.
+        name: name of its outputs, without extension; folders in it are separated by "/".
+        fault: why the photo cannot be read, "" if no fault is known. A folder that cannot be listed is a
+            photo with a fault.
     """
 
     path: Path
@@ -34,18 +34,19 @@ class Photo:
 
 
 def find_photos(given: Sequence[str], out: Path) -> list[Photo]:
-    """Every photo of what a user named, once.
+    """Return all photos that a user names, each once.
 
-    A file is taken whatever it is called; of a folder, and of those in it, the files with an ending of photos
-    that are not hidden. Names begin below the folder that all have in common; they lose their ending, unless
-    two photos differ in nothing else: then all keep theirs. A name that leaves no room for an ending is cut.
+    A named file is taken with any extension. In a folder and its subfolders, files with an extension in
+    ENDINGS that are not hidden are taken. Names are relative to the deepest common folder. They have no
+    extension, unless two photos would then have the same name: then all names keep it. A name that is too
+    long is cut.
 
     Args:
         given: files, folders and patterns like "photos/**/*.jpg"; see `_fitting`.
-        out: the folder that is written to; nothing in it is taken for a photo.
+        out: the output folder; files in it are not photos.
 
     Raises:
-        InputError: names each that does not exist, or that has no photo.
+        InputError: an argument does not exist or has no photo; names each one.
     """
     found: dict[Path, Path] = {}  # each file, and the folder that it was found through
     unlisted: dict[Path, str] = {}  # each folder that cannot be listed, and why
@@ -53,18 +54,18 @@ def find_photos(given: Sequence[str], out: Path) -> list[Photo]:
     for text in given:
         matches = [text] if os.path.lexists(text) else _fitting(text)
         if not matches:
-            faults.append(f"{text}: no such file or folder, and no file fits it as a pattern")
+            faults.append(f"{text}: no such file or folder, and no file matches it as a pattern")
         for path in map(_absolute, matches):
             is_folder = os.path.isdir(path)  # noqa: PTH112  (a Path raises where access is denied)
             files = list(_photos_in(path, _absolute(out), unlisted)) if is_folder else [path]
             if path == _absolute(out):
-                faults.append(f"{text}: holds the photos, so it cannot be the folder that is written to")
+                faults.append(f"{text}: holds the photos, so it cannot be the output folder")
             elif not files and len(matches) == 1:
-                faults.append(f"{text}: no photo is in this folder; endings of photos: {' '.join(ENDINGS)}")
+                faults.append(f"{text}: no photo in this folder; photos end in {' '.join(ENDINGS)}")
             for file in files:
                 found.setdefault(file, path if is_folder else path.parent)
     if not found and not faults:
-        faults.append(f"{' '.join(given)}: no photo is there")
+        faults.append(f"{' '.join(given)}: no photo found")
     if faults:
         raise InputError("\n".join(faults))
     top = os.path.commonpath(found.values())
@@ -79,7 +80,7 @@ def find_photos(given: Sequence[str], out: Path) -> list[Photo]:
 
 
 def _with_room(name: Path) -> Path:
-    """Return a name to which an ending of five letters can be added; a digest keeps it unique."""
+    """Return a name with room for an extension of five characters; a digest keeps a cut name unique."""
     content = os.fsencode(name.name)
     if len(content) + 5 <= LONGEST_NAME:
         return name
@@ -88,14 +89,14 @@ def _with_room(name: Path) -> Path:
 
 
 def _fitting(pattern: str) -> list[str]:
-    """Return what a pattern fits.
+    """Return the paths that match a pattern.
 
-    Brackets are letters in folders that are called so, and everywhere if nothing fits otherwise: `[` and `]`
-    are common in names, and rare in patterns.
+    Brackets are literal in names of existing folders, and everywhere if nothing else matches: `[` and `]` are
+    common in names and rare in patterns.
     """
     parts = Path(pattern).parts
     exist = [n for n in range(len(parts)) if os.path.lexists(Path(*parts[: n + 1]))]
-    there = len(exist)  # so many parts are the names of folders
+    there = len(exist)  # number of leading parts that exist
     folders = [glob.escape(part) for part in parts[:there]]
     end = "/" if pattern.endswith("/") else ""
     for each in (f"{Path(*folders, *parts[there:])}{end}", pattern, pattern.replace("[", "[[]")):
@@ -106,9 +107,9 @@ def _fitting(pattern: str) -> list[str]:
 
 
 def _photos_in(folder: Path, out: Path, unlisted: dict[Path, str]) -> Iterator[Path]:
-    """Yield the photos in a folder; a folder that cannot be listed is yielded, and noted in `unlisted`."""
+    """Yield the photos in a folder, and folders that cannot be listed, which are noted in `unlisted`."""
     errors: list[OSError] = []
-    passed = set()  # else a link to a folder above would have no end
+    passed = set()  # else a link to a parent folder would be an endless loop
     for parent, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         here = Path(parent)
         if here == out or here.resolve() in passed:
@@ -125,4 +126,4 @@ def _photos_in(folder: Path, out: Path, unlisted: dict[Path, str]) -> Iterator[P
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links, whose names are meant)
+    return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links; their names are needed)

@@ -1,4 +1,4 @@
-"""The command predict."""
+"""The command predict: label every pixel of photos."""
 
 import argparse
 import csv
@@ -27,9 +27,9 @@ from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
 
 COLUMNS = ("photo", "mask", "class", "share", "confidence", "expected_iou")
-KINDS = ("masks", "overlays", "labels")  # folders of what is written
-UNFINISHED = ".predict.json"  # in OUT while photos are left: what they are labelled with
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of every photo, not of one
+KINDS = ("masks", "overlays", "labels")  # output folders
+UNFINISHED = ".predict.json"  # in OUT while photos are left: the settings of the run
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that all photos have, not one
 
 Row = dict[str, Any]
 
@@ -51,14 +51,15 @@ def predict(
 ) -> None:
     """Label every pixel of photos with a trained network.
 
-    Into the folder OUT go, of a photo NAME: masks/NAME.png, class ids in a palette; overlays/NAME.jpg, the
-    classes over the photo, to look at; labels/NAME.json, which classes occur, each with its share of the area
-    and its mean confidence, and the mask's expected IoU in percent, an estimate without a true mask. And of
-    all together: summary.csv, the same as a table; classes.txt, the class of each id. All are upright and as
-    large as the photo (overlays: at most 1600 pixels).
+    For a photo NAME, the folder OUT gets: masks/NAME.png, class ids in a palette image; overlays/NAME.jpg,
+    the classes drawn over the photo; labels/NAME.json, the classes that occur, each with its share of the
+    area and its mean confidence, and the mask's expected IoU in percent, an estimate without a true mask. For
+    all photos: summary.csv, the same values as a table; classes.txt, the class of each id. Masks are upright
+    and as large as the photo; overlays have at most 1600 pixels per side.
 
-    A photo that cannot be labelled is named, the others are labelled all the same; the exit status is then 2.
-    Stopped, or with photos left, the same command goes on: photos that are finished are not labelled again.
+    A photo that cannot be labelled is reported, and the others are still labelled; the exit status is then 2.
+    After an interruption, or if photos are left, the same command continues: finished photos are not labelled
+    again.
     """
     chosen = find_photos(photos, out)
     look = {
@@ -82,7 +83,7 @@ def predict(
     failed: list[Path] = []
     done = len(chosen) - len(left)
     compute = Compute(device=device, devices=1, precision=precision, workers=0)
-    # at a photo's own size, one photo needs gigabytes
+    # at full size, one photo needs gigabytes
     with spread(make, compute, 0 if long_side == "full" else len(left), labelling) as label:
         try:
             show = tqdm(unit="photo", total=len(chosen), initial=done, disable=not sys.stderr.isatty())
@@ -97,7 +98,7 @@ def predict(
             show.close()
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(
-                f"stopped by Ctrl-C after {done} of {len(chosen)} photos; the same command goes on from there"
+                f"stopped by Ctrl-C after {done} of {len(chosen)} photos; run the same command to continue"
             ) from stop
     write_text(out / "classes.txt", "\n".join(labelling.classes) + "\n")
     write_bytes(out / "summary.csv", _table([row for photo in chosen for row in rows[photo.path]]))
@@ -105,18 +106,18 @@ def predict(
     if failed:
         raise InputError(
             f"{len(failed)} of {len(chosen)} photos cannot be labelled, see above; "
-            "the same command tries again"
+            "run the same command to try again"
         )
     (out / UNFINISHED).unlink()
 
 
 class _Labelling:
-    """Labels one photo after another, and writes what was made of them."""
+    """A function that labels a photo and writes the outputs."""
 
     def __init__(
         self, network: Path, out: Path, overlays: bool, look: Mapping[str, Any], device: torch.device
     ) -> None:
-        """Load the network at `path`; `look`: the arguments of TrainedNetwork."""
+        """Load the network at path `network`; `look`: the arguments of TrainedNetwork."""
         self._network = TrainedNetwork(network, device=device.type, **look)
         self._out, self._overlays = out, overlays
         side = self._network.reading_side
@@ -124,32 +125,32 @@ class _Labelling:
         self.classes = self._network.classes
 
     def load(self, photo: Photo) -> Photo:
-        """Read nothing yet: what fails is told with the photo."""
+        """Read nothing yet: reading errors are reported with the photo."""
         return photo
 
     def __call__(self, photo: Photo) -> tuple[list[Row], str]:
-        """Return its rows of the table, and why it could not be labelled, or "".
+        """Return the photo's rows of the table, and why it could not be labelled, or "".
 
         Raises:
-            InputError: nothing can be written, of this photo or any other.
+            InputError: the output cannot be written, for this photo or any other.
         """
         try:
             return _label(self._out, photo, self._network, self._side, self._overlays), ""
-        except Exception as error:  # whatever it is, the other photos are labelled
+        except Exception as error:  # any error: the other photos are still labelled
             if _ends_the_batch(error):
                 raise
             return [], _in_words(error)
 
 
 def _begin(out: Path, settings: Row, overwrite: bool) -> int:
-    """Prepare the folder; return from which time on, in ns, files in it were made with `settings`.
+    """Prepare the output folder; return the time in ns after which files in it were made with `settings`.
 
     Raises:
-        InputError: it is a file, or holds what may not be replaced.
+        InputError: `out` is a file, or holds files that must not be replaced.
     """
     note = out / UNFINISHED
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out names a folder")
+        raise InputError(f"{out}: is a file; --out must be a folder")
     before = read_note(note)
     if before == settings:
         for kind in KINDS:
@@ -159,17 +160,17 @@ def _begin(out: Path, settings: Row, overwrite: bool) -> int:
         other = ", ".join(name for name in settings if settings[name] != before.get(name))
         raise InputError(
             f"{out}: holds an unfinished predict with another {other}; "
-            "give the same command to go on, name a new folder, or give --overwrite"
+            "run the same command to continue, choose a new folder, or add --overwrite"
         )
     if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: is there and not empty; name a new folder, or give --overwrite")
+        raise InputError(f"{out}: exists and is not empty; choose a new folder, or add --overwrite")
     write_json(note, settings)
     return note.stat().st_mtime_ns
 
 
 def _finished(out: Path, photo: Photo, since: int, overlays: bool) -> list[Row]:
-    """Return a photo's rows of the table if it was labelled before and has not changed since, else []."""
-    path = out / f"labels/{photo.name}.json"  # written after the others
+    """Return a photo's rows of the table if it is labelled and has not changed since, else []."""
+    path = out / f"labels/{photo.name}.json"  # written last
     try:
         about, written = read_note(path), path.stat().st_mtime_ns
         changed = photo.path.stat().st_mtime_ns
@@ -182,13 +183,13 @@ def _finished(out: Path, photo: Photo, since: int, overlays: bool) -> list[Row]:
 
 
 def _label(out: Path, photo: Photo, labeller: TrainedNetwork, side: int | None, overlays: bool) -> list[Row]:
-    """Label a photo, read at a long side of at least `side`, and write what was made of it.
+    """Label a photo, read with a long side of at least `side`, and write the outputs.
 
     Returns:
-        Its rows of the table.
+        The photo's rows of the table.
 
     Raises:
-        InputError: it cannot be read, or nothing can be written.
+        InputError: the photo cannot be read, or the outputs cannot be written.
     """
     if photo.fault:
         raise InputError(photo.fault)
@@ -203,16 +204,16 @@ def _ends_the_batch(error: Exception) -> bool:
 
 
 def _in_words(error: Exception) -> str:
-    """Return an error in one line, with its class if we did not expect it."""
+    """Return an error in one line, with its class if it is not an InputError."""
     text = " ".join(str(error).split())[:500]
     return text if isinstance(error, InputError) else f"cannot be labelled: {type(error).__name__}: {text}"
 
 
 def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, overlays: bool) -> list[Row]:
-    """Write what was made of a photo; return its rows of the table."""
+    """Write the outputs of a photo; return its rows of the table."""
     height, width = labelled.ids.shape
     mask = f"masks/{photo.name}.png"
-    contents = {mask: encode_mask(labelled.ids)}  # all before the first is written
+    contents = {mask: encode_mask(labelled.ids)}  # encode all before the first is written
     if overlays:
         buffer = io.BytesIO()
         draw_overlay(image, labelled.ids, labelled.found).save(buffer, "JPEG", quality=88)
@@ -241,7 +242,7 @@ def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, over
 
 
 def _rows(about: Row) -> list[Row]:
-    """Return the rows of the table that a file of labels tells."""
+    """Return the rows of the table from the content of a labels file."""
     photo = {key: about[key] for key in ("photo", "mask", "expected_iou")}
     return [{**photo, **each} for each in about["classes"]]
 
@@ -251,28 +252,28 @@ def _table(rows: Sequence[Row]) -> bytes:
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    return text.getvalue().encode(errors="surrogateescape")  # a file's name may be in any encoding
+    return text.getvalue().encode(errors="surrogateescape")  # a file name may have any encoding
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The command's flags: the arguments of `predict`."""
+    """Add the flags of the command: the arguments of `predict`."""
     command.add_argument(
         "photos",
         nargs="+",
         metavar="PHOTO",
-        help="files, folders (with all that are in them), or quoted patterns like 'photos/**/*.jpg'",
+        help="files, folders (with subfolders), or quoted patterns like 'photos/**/*.jpg'",
     )
     command.add_argument(
         "--network", type=Path, required=True, metavar="FILE", help="network.pt of the stage train_segmenter"
     )
-    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where masks are written")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
     command.add_argument(
         "--overwrite",
         action="store_true",
-        help="OUT may be there already and finished; files of the same name are replaced",
+        help="allow an OUT that is not empty; files of the same name are replaced",
     )
     command.add_argument(
-        "--no-overlays", dest="overlays", action="store_false", help="masks, labels and table alone"
+        "--no-overlays", dest="overlays", action="store_false", help="write only masks, labels and the table"
     )
     command.add_argument(
         "--device", choices=get_args(Device), default="auto", help="auto: a GPU if there is one"
@@ -282,42 +283,42 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=_long_side,
         default="trained",
         metavar="PIXELS",
-        help="the photo's, as the network sees it; trained (the default): as in its training, where objects "
-        "had the size that it knows; full: the photo's own",
+        help="long side of the network's input; trained (the default): as in training, so that objects have "
+        "the size that the network has learnt; full: the size of the photo",
     )
     command.add_argument(
         "--scales",
         type=_scales,
         default=(1.0,),
         metavar="FACTORS",
-        help="looks at the photo at several sizes, for instance 0.75,1,1.25, which takes longer",
+        help="average over several input sizes, for instance 0.75,1,1.25; slower",
     )
-    command.add_argument("--flip", action="store_true", help="looks at the mirrored photo, too")
+    command.add_argument("--flip", action="store_true", help="average with the mirrored photo; slower")
     command.add_argument(
         "--no-refinement",
         dest="refine",
         action="store_false",
-        help="the network's own outlines, which are coarse, and not fitted to the photo's colours; faster",
+        help="keep the coarse outlines of the network, without refinement by the photo's colours; faster",
     )
     command.add_argument(
         "--precision",
         choices=get_args(Precision),
         default="auto",
-        help="of the network's numbers; auto: 32 bits, or bfloat16 where the device is faster with it",
+        help="number format of the network; auto: 32 bits, or bfloat16 if it is faster on the device",
     )
     command.add_argument(
         "--window",
         type=_side,
         default=WINDOW,
         metavar="PIXELS",
-        help="what is larger is seen through overlapping windows of this side (default: %(default)s); "
-        "smaller ones take less memory",
+        help="larger inputs are cut into overlapping windows of this side (default: %(default)s); "
+        "smaller windows take less memory",
     )
 
 
 def _side(text: str) -> int:
     if not text.isdecimal() or int(text) < LEAST_SIDE:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels, at least {LEAST_SIDE}")
+        raise argparse.ArgumentTypeError(f"must be a number of pixels, got {text!r}; minimum: {LEAST_SIDE}")
     return int(text)
 
 
@@ -334,8 +335,8 @@ def _scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = (0.0,)
-    if not all(0 < scale <= 4 for scale in scales):  # more is a slip: it costs the square in memory
+    if not all(0 < scale <= 4 for scale in scales):  # memory grows with the square: more is a mistake
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of factors above 0, up to 4, divided by commas"
+            f"must be a list of factors above 0, up to 4, separated by commas, got {text!r}"
         )
     return scales
