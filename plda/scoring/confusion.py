@@ -1,4 +1,4 @@
-"""Scores of masks from one confusion matrix of the whole set (docs/method.md, Segmentation and scoring)."""
+"""Scores of masks from one confusion matrix of the whole set (docs/method.md, Scoring)."""
 
 from dataclasses import dataclass
 
