@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from plda.masks.crf import most_likely
 from plda.params import read_params
+from plda.refinement.crf import most_likely
 
 ROUNDS = 6  # on noise
 COARSE = 8  # random probabilities per side, which are interpolated

@@ -41,7 +41,6 @@ from plda.__main__ import ENVIRONMENT, STAGES, main, path_arguments, stage_funct
 from plda.adaptation.adversary import adversarial_loss, reverse_gradient
 from plda.adaptation.domains import confident, domain_labels, erase
 from plda.adaptation.learner import PldaLearner, Switches
-from plda.adaptation.pamr import pamr
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
@@ -49,9 +48,7 @@ from plda.data.datasets import TaggedCrops
 from plda.data.index import read_training_entries
 from plda.data.loading import load_image
 from plda.data.transforms import resize, unit
-from plda.masks.affinity import affinities
 from plda.masks.cams import map_size, normalise_maps
-from plda.masks.walk import random_walk
 from plda.models import resnet38d
 from plda.models.backbones import Backbone
 from plda.models.baselines import TagLearner, build_baseline
@@ -59,9 +56,12 @@ from plda.models.cam import CamNetwork
 from plda.models.saved import Architecture, save_network
 from plda.models.seam import cross_loss, equivariance_loss, minimum_loss, pixel_correlation, prepared
 from plda.params import Params, check
+from plda.refinement.affinity import affinities
+from plda.refinement.pamr import pamr
+from plda.refinement.walk import random_walk
 from plda.training.checkpoints import Checkpoint
 from plda.training.loop import train
-from plda.training.order import Order
+from plda.training.sampler import BatchSampler
 
 ROOT = Path(__file__).parents[1]
 PRESET = ROOT / "workflow" / "presets" / "voc2012-cam-resnet50.yaml"
@@ -559,7 +559,7 @@ def loading(options: Options) -> None:
         if late(options, what):
             continue
         with row(what):
-            order = Order(len(data), batch, 2, 0)
+            order = BatchSampler(len(data), batch, 2, 0)
             loader = DataLoader(
                 data, batch_sampler=order, num_workers=workers, pin_memory=device.type == "cuda"
             )

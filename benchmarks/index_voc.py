@@ -28,9 +28,9 @@ CONTENTS = 8
 
 def measure(form: str, folder: Path) -> dict[str, float]:
     """Return the seconds of each step, the CPU seconds of the rows, and MiB."""
-    from plda.data.checks import Checker
-    from plda.data.packed import Packed
-    from plda.data.voc import read_voc
+    from plda.download.packed import Packed
+    from plda.sources.checks import Checker
+    from plda.sources.voc import read_voc
 
     before = held()
     times = [time.perf_counter()]

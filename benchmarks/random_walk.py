@@ -3,7 +3,7 @@
     python benchmarks/random_walk.py [--threads 1] [--rounds 3] [--device cpu]
 
 dense: the published form, an N x N matrix squared 8 times. sparse: 256 products with torch's compressed rows.
-sparse, short: as many such products as plda.masks.walk computes. ours: plda.masks.walk. All use the same
+sparse, short: as many such products as plda.refinement.walk computes. ours: that module. All use the same
 boundary and 3 maps, at a quarter of 188 x 252, 248 x 336 and 376 x 500 pixels; the dense form skips the last.
 Memory is the peak minus the memory of the process before the walk; the difference is the maximum to the walk
 in float64. Every value is measured in a new process.
@@ -30,7 +30,7 @@ def walk(options: argparse.Namespace) -> tuple[float, float, float]:
     """Return seconds, MiB, and the maximum difference to float64."""
     import torch
 
-    from plda.masks.walk import random_walk
+    from plda.refinement.walk import random_walk
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def transition(boundary: Any) -> Any:
     """Return T^T, (N, N) in torch's compressed rows."""
     import torch
 
-    from plda.masks.affinity import affinities
+    from plda.refinement.affinity import affinities
 
     places = torch.arange(boundary.numel(), device=boundary.device).view(boundary.shape)
     rows, columns, values = [places.flatten()], [places.flatten()], [torch.ones_like(boundary).flatten()]
@@ -90,7 +90,7 @@ def sparse(maps: Any, boundary: Any) -> Any:
 
 
 def short(maps: Any, boundary: Any) -> Any:
-    from plda.masks.walk import chebyshev
+    from plda.refinement.walk import chebyshev
 
     coefficients = chebyshev(STEPS)
     matrix, before = transition(boundary), (maps * (1 - boundary)).reshape(MAPS, -1).T.contiguous()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from plda.data.creatures import CLASSES, draw
 from plda.data.images import encode_image, encode_mask
+from plda.sources.creatures import CLASSES, draw
 
 TRAIN, VAL, SIZE = 60, 20, 320
 

@@ -21,9 +21,9 @@ from plda.data.index import Entry, read_index
 from plda.data.loading import load_image, load_true_mask
 from plda.masks.cams import Cams, map_size
 from plda.masks.folder import mask_name
-from plda.masks.refinement import boundaries
 from plda.models.boundary import BOUNDARY
 from plda.models.saved import load_network
+from plda.refinement.chain import boundaries
 from plda.scoring.masks import seed_masks
 
 

@@ -210,6 +210,11 @@ class Crf(Section):
     appearance_weight: Annotated[float, Field(ge=0)]
 
 
+class GuidedFilter(Section):
+    radius: Count
+    softness: Positive
+
+
 class Refinement(Section):
     """A chain of refinements and a section for each of its steps; other steps need no section."""
 
@@ -246,11 +251,12 @@ class TrainBoundary(Schedule):
 
 
 class MakeMasks(Refinement):
-    refinement: list[Literal["pamr", "regions", "random_walk", "crf"]]
+    refinement: list[Literal["pamr", "guided_filter", "regions", "random_walk", "crf"]]
     background_score: BackgroundScore
     undecided: Annotated[float, Field(ge=0, lt=1)]
     regions: Regions | None = None
     random_walk: RandomWalk | None = None
+    guided_filter: GuidedFilter | None = None
 
     @model_validator(mode="after")
     def _the_walk_comes_before_regions(self) -> "MakeMasks":

@@ -19,7 +19,7 @@ from scipy.io import savemat
 from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.sparse import csc_matrix
 
-from plda.data.voc import CLASSES
+from plda.sources.voc import CLASSES
 
 VOID = 255
 DEVKIT, SBD = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"

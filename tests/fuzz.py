@@ -42,10 +42,10 @@ from PIL import ExifTags, Image, ImageOps
 
 from plda.__main__ import main
 from plda.data.archive import Archive
-from plda.data.extract import NOTE, extract
 from plda.data.images import read_image, read_mask
 from plda.data.index import Entry, read_index
-from plda.data.packed import Packed
+from plda.download.extract import NOTE, extract
+from plda.download.packed import Packed
 from plda.errors import InputError
 from plda.models.saved import Architecture, save_network
 from plda.models.segmenters import SEGMENTER

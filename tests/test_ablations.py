@@ -20,8 +20,8 @@ from plda.params import read_params
 from plda.yaml_file import read_yaml
 from workflow import ablations as ablations_module
 from workflow import compare as compare_module
+from workflow.ablation_table import compare, mean_and_interval, mean_and_sd, page_of, read_metrics, summarise
 from workflow.ablations import Ablations, read_ablations, read_params_of_runs
-from workflow.compare import compare, mean_and_interval, mean_and_sd, page_of, read_metrics, summarise
 from workflow.experiments import Git, keep, run_files
 from workflow.experiments import main as keep_all
 from workflow.runs import read_runs

@@ -11,8 +11,8 @@ from conftest import ROOT
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_report import make_page, write_inputs
 
+from workflow.ablation_table import compare, page_of
 from workflow.ablations import full_name, read_ablations
-from workflow.compare import compare, page_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")

@@ -13,13 +13,13 @@ from conftest import encoded
 from drawn_coco import CLASSES, DrawnCoco, draw_coco, file_name, polygon
 from PIL import Image, ImageDraw
 
-from plda.data.checks import Checker
-from plda.data.coco import paint, read_coco
 from plda.data.images import VOID, read_mask
-from plda.data.instances import Annotated, Instance, read_instances
-from plda.data.packed import Packed
 from plda.data.source import Row, Source
+from plda.download.packed import Packed
 from plda.errors import InputError
+from plda.sources.checks import Checker
+from plda.sources.coco import paint, read_coco
+from plda.sources.instances import Annotated, Instance, read_instances
 
 CAT, DOG, PERSON = (CLASSES.index(name) for name in ("cat", "dog", "person"))
 
@@ -104,7 +104,7 @@ def test_read_coco_reads_rows_lazily(coco: DrawnCoco, monkeypatch) -> None:
     train, val = Packed(coco.train), Packed(coco.val)
     for archive in (train, val):
         monkeypatch.setattr(archive, "read", noted(archive.read))
-    monkeypatch.setattr("plda.data.coco.paint", noted(paint))
+    monkeypatch.setattr("plda.sources.coco.paint", noted(paint))
     rows = iter(read_coco(train, val, Packed(coco.annotations), coco.counts).rows)
     assert done == []
     for count in (1, 2):

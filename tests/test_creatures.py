@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from plda.data.creatures import BODY, CLASSES, KINDS, TELLING, Scene, body_hue, draw
+from plda.sources.creatures import BODY, CLASSES, KINDS, TELLING, Scene, body_hue, draw
 
 
 @cache

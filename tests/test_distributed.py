@@ -23,7 +23,7 @@ from test_training import DATA, trainer
 from torch import distributed, nn
 
 from plda.adaptation.learner import PldaLearner, Switches
-from plda.compute.spread import spread
+from plda.compute.parallel import parallel_map
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops, TaggedCrops
@@ -31,14 +31,14 @@ from plda.data.images import VOID
 from plda.data.index import Entry, read_index
 from plda.data.loading import load_true_mask
 from plda.errors import AGAIN, Unfinished
-from plda.masks.boundary import BoundaryLearner
 from plda.models.baselines import TagLearner
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import MaskLearner
 from plda.params import Params, check
+from plda.refinement.boundary import BoundaryLearner
 from plda.training.checkpoints import Checkpoint
+from plda.training.distributed import process_group
 from plda.training.loop import _run
-from plda.training.team import team
 
 STEPS = 20
 TRAINERS = ("cam", "plda", "plda, means over labelled pixels", "seam", "segmenter", "boundary")
@@ -114,7 +114,7 @@ def test_two_processes_train_like_one(drawn: Path, monkeypatch: pytest.MonkeyPat
     alone = losses(drawn, 1, 0)
     for name, value in {"NTASKS": "1", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)  # Fabric would assume that srun has started the processes
-    with team(2, "gloo", partial(losses, drawn, 2)):
+    with process_group(2, "gloo", partial(losses, drawn, 2)):
         shared = losses(drawn, 2, 0)
     for kind in TRAINERS:
         assert len(alone[kind]) == STEPS
@@ -267,9 +267,12 @@ def absent(_rank: int) -> None:
 def test_team_times_out_on_unresponsive_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("plda.training.team.LIMIT", timedelta(seconds=5))
+    monkeypatch.setattr("plda.training.distributed.LIMIT", timedelta(seconds=5))
     try:
-        with pytest.raises(Unfinished, match="has not answered for 0:00:05"), team(2, "gloo", absent):
+        with (
+            pytest.raises(Unfinished, match="has not answered for 0:00:05"),
+            process_group(2, "gloo", absent),
+        ):
             distributed.all_reduce(torch.ones(1))
     finally:
         if distributed.is_initialized():
@@ -321,7 +324,10 @@ def test_stages_give_same_files_with_two_processes(drawn: Path, tmp_path: Path) 
 
 def test_spread_reports_killed_worker_as_unfinished() -> None:
     compute = check(Params, small_params(compute__devices=2), "test").compute
-    with pytest.raises(Unfinished, match="worker process was killed"), spread(Killed, compute, 3) as run:
+    with (
+        pytest.raises(Unfinished, match="worker process was killed"),
+        parallel_map(Killed, compute, 3) as run,
+    ):
         list(run([1, 2, 3]))
 
 

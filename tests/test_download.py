@@ -26,9 +26,9 @@ import pytest
 from conftest import ROOT
 from server import CONTENT, Server
 
-from plda.data.download import Patience, Unavailable, fetch
-from plda.data.extract import NOTE, extract
-from plda.data.packed import Packed
+from plda.download.extract import NOTE, extract
+from plda.download.fetch import Patience, Unavailable, fetch
+from plda.download.packed import Packed
 from plda.errors import InputError
 
 OTHER = np.random.default_rng(1).bytes(1_000_000)
@@ -369,7 +369,7 @@ def test_fetch_resumes_after_write_error(server: Server, target: Path) -> None:
     url = server.add()
     code = """
 import resource
-from plda.data.download import fetch
+from plda.download.fetch import fetch
 from plda.errors import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
@@ -391,7 +391,7 @@ except InputError as error:
 # Processes
 
 FETCH = """
-from plda.data.download import fetch
+from plda.download.fetch import fetch
 fetch(Path(sys.argv[1]), [sys.argv[2]], checksum=sys.argv[3])
 """
 
@@ -692,7 +692,7 @@ def test_extract_does_not_replace_other_folder(tmp_path: Path) -> None:
 
 
 EXTRACT = """
-from plda.data.extract import extract
+from plda.download.extract import extract
 extract(Path(sys.argv[1]), Path(sys.argv[2]), limit=10**9)
 """
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from plda.adaptation.pamr import DILATIONS, pamr
 from plda.data.archive import Archive, pack
 from plda.data.images import VOID, encode_mask
 from plda.data.index import Entry
 from plda.errors import InputError
 from plda.masks.cams import Cams, map_size, normalise_maps, write_cams
-from plda.masks.refinement import Refined, background_scores_of
 from plda.masks.seeds import Strengths, pseudo_mask, seeds, strengths
 from plda.models.inference import multi_scale
+from plda.refinement.chain import Refined, background_scores_of
+from plda.refinement.pamr import DILATIONS, pamr
 from plda.scoring.confusion import Confusion
 from plda.scoring.masks import score_seeds, score_set
 

@@ -23,15 +23,16 @@ from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.images import encode_image, read_image, read_mask
 from plda.data.index import read_index
-from plda.masks import probabilities, windows
 from plda.masks.estimate import read_estimates
 from plda.masks.folder import load_mask
-from plda.masks.windows import enlarged, in_windows
 from plda.models.saved import Architecture, load, read_network, save_network
 from plda.models.segmenters import SEGMENTER
+from plda.refinement import probabilities
+from plda.use import windows
 from plda.use.network import TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import find_photos
+from plda.use.windows import enlarged, in_windows
 
 CLASSES = ("background", "cat", "dog")
 KINDS = (("masks", "png"), ("overlays", "jpg"), ("labels", "json"))

@@ -7,11 +7,11 @@ import torch
 from conftest import ROOT
 from torch import Tensor
 
-from plda.adaptation.pamr import pamr
 from plda.data.transforms import resize
-from plda.masks.probabilities import USUAL, refined_probabilities
-from plda.masks.regions import average
 from plda.params import read_params
+from plda.refinement.pamr import pamr
+from plda.refinement.probabilities import USUAL, refined_probabilities
+from plda.refinement.regions import average
 
 
 def halves(left: int = 30) -> Tensor:

@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT, Refusal, run_stage, write_params
 from server import CONTENT, Server
 
-from plda.data.published import read_table
+from plda.download.published import read_table
 
 LIST = "benchmark_RELEASE/dataset/train.txt"
 OTHER = CONTENT[::-1]

@@ -16,18 +16,18 @@ from conftest import run_stage, small_params, write_params
 from plda.data.archive import Archive
 from plda.data.images import VOID, enlarge_mask, read_mask
 from plda.data.index import Entry, by_size, read_index
-from plda.masks.affinity import Offset, affinities, affinities_of, offsets, path
-from plda.masks.boundary import EPSILON, BoundaryLearner, confident_masks, pair_losses
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask, mask_name
-from plda.masks.refinement import COLOURS, Refined, colour_step
-from plda.masks.steps import STEPS
-from plda.masks.walk import NEGLIGIBLE, chebyshev, random_walk
 from plda.models.backbones import Backbone
 from plda.models.baselines import CAM
 from plda.models.boundary import BOUNDARY, BoundaryNetwork
 from plda.models.saved import load_network
 from plda.params import MakeMasks, read_params
+from plda.refinement.affinity import Offset, affinities, affinities_of, offsets, path
+from plda.refinement.boundary import EPSILON, BoundaryLearner, confident_masks, pair_losses
+from plda.refinement.chain import COLOURS, Refined, colour_step
+from plda.refinement.steps import STEPS
+from plda.refinement.walk import NEGLIGIBLE, chebyshev, random_walk
 from plda.scoring.masks import trimap
 
 CLASSES = ("background", "cat", "dog")

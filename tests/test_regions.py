@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plda.data.transforms import resize, unit
-from plda.masks.regions import regions, segments
+from plda.refinement.regions import regions, segments
 
 SCALES = (20.0, 100.0)
 

@@ -19,7 +19,6 @@ from PIL import Image
 import plda
 from plda.__main__ import sections
 from plda.data.archive import Archive, pack
-from plda.data.creatures import CLASSES, draw
 from plda.data.images import VOID, encode_image, encode_mask
 from plda.data.index import Entry, read_index, write_index
 from plda.data.loading import load_true_mask
@@ -43,6 +42,7 @@ from plda.scoring.summary import (
     estimate_metrics,
     summarise,
 )
+from plda.sources.creatures import CLASSES, draw
 from plda.stages.report import report
 
 SIZE = 48

@@ -26,7 +26,7 @@ from plda.models.saved import load, load_network
 from plda.params import Params, Training, check
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.loop import make_optimizer, set_lr
-from plda.training.order import Order
+from plda.training.sampler import BatchSampler
 
 
 def training(**changes: object) -> Training:
@@ -35,7 +35,7 @@ def training(**changes: object) -> Training:
 
 
 def test_order_permutes_each_epoch_and_starts_anywhere() -> None:
-    order = list(Order(10, 3, 4, seed=5))
+    order = list(BatchSampler(10, 3, 4, seed=5))
     assert len(order) == 4 * 3
     for epoch in range(4):
         items = [item for batch in order[3 * epoch : 3 * epoch + 3] for item in batch]
@@ -43,12 +43,12 @@ def test_order_permutes_each_epoch_and_starts_anywhere() -> None:
         assert {e for e, _ in items} == {epoch}
     assert order[:3] != [[(0, p) for _, p in b] for b in order[3:6]]
     for start in range(12):
-        assert list(Order(10, 3, 4, seed=5, start=start)) == order[start:]
-    assert list(Order(10, 3, 4, seed=6)) != order
+        assert list(BatchSampler(10, 3, 4, seed=5, start=start)) == order[start:]
+    assert list(BatchSampler(10, 3, 4, seed=6)) != order
 
 
 def test_stop_after_keeps_the_full_schedule(drawn: Path, tmp_path: Path) -> None:
-    assert list(Order(10, 3, 4, seed=5, stop_after=2)) == list(Order(10, 3, 4, seed=5))[:6]
+    assert list(BatchSampler(10, 3, 4, seed=5, stop_after=2)) == list(BatchSampler(10, 3, 4, seed=5))[:6]
     histories = []
     for stop in (None, 3):
         params, paths = trainer("train_cam", drawn, tmp_path)
@@ -61,13 +61,13 @@ def test_stop_after_keeps_the_full_schedule(drawn: Path, tmp_path: Path) -> None
 
 
 def test_order_splits_batches_between_processes() -> None:
-    alone = list(Order(11, 4, 2, seed=0))
-    two = [list(Order(11, 4, 2, seed=0, rank=rank, world=2)) for rank in (0, 1)]
+    alone = list(BatchSampler(11, 4, 2, seed=0))
+    two = [list(BatchSampler(11, 4, 2, seed=0, rank=rank, world=2)) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*two, strict=True)] == [sorted(batch) for batch in alone]
 
 
 def test_order_uses_one_batch_for_small_data_set() -> None:
-    assert [len(batch) for batch in Order(3, 16, 2, seed=0)] == [3, 3]
+    assert [len(batch) for batch in BatchSampler(3, 16, 2, seed=0)] == [3, 3]
 
 
 def test_optimizer_scales_head_lr_and_decays_lr() -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from plda.data.archive import Archive
 from plda.data.images import VOID, read_mask
-from plda.data.masks import VOC_COLOURS, read_true_mask
 from plda.errors import InputError
+from plda.sources.true_masks import VOC_COLOURS, read_true_mask
 
 IDS = np.zeros((30, 40), np.uint8)
 IDS[5:20, 5:20], IDS[22:, 10:], IDS[0] = 1, 2, VOID

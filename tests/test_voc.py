@@ -11,13 +11,13 @@ import pytest
 from drawn_voc import DEVKIT, SBD, SETS, DrawnVoc, class_mat, draw_voc, lines, mat
 from PIL import Image
 
-from plda.data.checks import Checker
-from plda.data.extract import extract
 from plda.data.images import VOID, read_image, read_mask
-from plda.data.packed import Packed
 from plda.data.source import Row
-from plda.data.voc import CLASSES, read_voc
+from plda.download.extract import extract
+from plda.download.packed import Packed
 from plda.errors import InputError
+from plda.sources.checks import Checker
+from plda.sources.voc import CLASSES, read_voc
 
 LIMIT = 1 << 24
 XML = "<annotation><object><name>{}</name></object></annotation>"

@@ -8,7 +8,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from plda.data.folder import CLASSES, TAGS, named_files
+from plda.sources.folder import CLASSES, TAGS, named_files
 
 
 @cache

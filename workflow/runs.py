@@ -28,7 +28,7 @@ def read_runs(dvc_file: Path, params_file: Path, ablations_file: Path) -> dict[s
     """
     params = read_params_of_runs(params_file, ablations_file)
     declaration = yaml.safe_load(dvc_file.read_text(encoding="utf-8"))
-    makers = share({run: fill_stages(declaration, values) for run, values in params.items()})
+    makers = assign_makers({run: fill_stages(declaration, values) for run, values in params.items()})
     runs = {
         run: {
             name: replace(stage, run=makers[run][name])
@@ -40,7 +40,7 @@ def read_runs(dvc_file: Path, params_file: Path, ablations_file: Path) -> dict[s
     return runs
 
 
-def share(runs: Mapping[str, Mapping[str, Stage]]) -> dict[str, dict[str, str]]:
+def assign_makers(runs: Mapping[str, Mapping[str, Stage]]) -> dict[str, dict[str, str]]:
     """Find the run that makes each stage of each run: the first in which it and all upstream are the same.
 
     Args:

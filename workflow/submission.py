@@ -21,11 +21,11 @@ from PIL import Image
 
 from plda.data.classes import read_classes
 from plda.data.index import Entry, read_index
-from plda.data.voc import CLASSES
 from plda.errors import InputError
 from plda.files import replacing
 from plda.masks.folder import load_mask, mask_path
 from plda.params import read_params
+from plda.sources.voc import CLASSES
 from workflow.stages import PARAMS
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # in the archive

@@ -21,10 +21,10 @@ from plda.adaptation.adversary import DomainHeads, adversarial_loss
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
 from plda.adaptation.reversal import reversal_strength
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
+from plda.collectives import mean_divisor
 from plda.data.transforms import full_precision, resize
 from plda.models.baselines import Baseline
 from plda.models.cam import CamOutput
-from plda.shares import share
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class PldaLearner(nn.Module):
         """Return `loss`, a mean over all pixels, or convert it to a mean over `labelled`, (B, h, w) bool."""
         if not self.switches.per_labelled:
             return loss
-        return loss * labelled.numel() / share(labelled.sum())
+        return loss * labelled.numel() / mean_divisor(labelled.sum())
 
 
 @contextmanager

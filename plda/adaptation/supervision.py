@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from plda.adaptation.balance import balance_weights
-from plda.adaptation.pamr import pamr
 from plda.data.transforms import resize
+from plda.refinement.pamr import pamr
 
 BACKGROUND_SCORE = 1.0
 LEAST = 0.2

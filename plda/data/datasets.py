@@ -16,7 +16,7 @@ from plda.data.augment import augment
 from plda.data.index import Entry
 from plda.data.loading import load_image
 from plda.params import Schedule
-from plda.randomness import mixed
+from plda.randomness import derive_seed
 
 Item = tuple[int, int]
 
@@ -77,7 +77,7 @@ def tag_vector(tags: Sequence[str], classes: Sequence[str]) -> Tensor:
 def _augmented(
     image: Tensor, mask: Tensor | None, settings: Schedule, seed: int, item: Item
 ) -> tuple[Tensor, Tensor | None]:
-    random = torch.Generator().manual_seed(mixed(seed, *item))
+    random = torch.Generator().manual_seed(derive_seed(seed, *item))
     return augment(
         image,
         mask,

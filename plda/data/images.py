@@ -127,7 +127,7 @@ def encode_image(pixels: np.ndarray) -> bytes:
 
 
 def read_mask(content: bytes) -> np.ndarray:
-    """Decode a mask of this project into class ids, (H, W) uint8; for other masks see `plda.data.masks`.
+    """Decode a mask of this project, (H, W) uint8 class ids; for others see `plda.sources.true_masks`.
 
     Raises:
         InputError: not an image, or not one channel of 8 bits (palette or grey).

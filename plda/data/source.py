@@ -26,7 +26,7 @@ class Row:
         split: "train", "val", or "test": images to label, which need no tags.
         tags: names of the classes in the image; (): none of the classes; UNKNOWN.
         content: the image file.
-        mask: the true mask, if any: a file that `plda.data.masks` reads.
+        mask: the true mask, if any: a file that `plda.sources.true_masks` reads.
         parts: mask of the parts, if known: 0 background, 1 telling, 2 body.
     """
 

@@ -21,7 +21,7 @@ from plda.files import write_bytes
 from plda.models.backbones import Backbone, Network
 from plda.params import Backbone as BackboneName
 from plda.params import OutputStride, Section, check
-from plda.randomness import mixed
+from plda.randomness import derive_seed
 
 
 class _Described(Section):
@@ -97,7 +97,7 @@ class Kind(Generic[N]):
         Raises:
             InputError: the backbone gives no maps with this output stride.
         """
-        torch.manual_seed(mixed(seed, 1))
+        torch.manual_seed(derive_seed(seed, 1))
         try:
             network = self.build(architecture)
         except ValueError as error:

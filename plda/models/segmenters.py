@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plda.collectives import mean_divisor
 from plda.data.images import VOID
 from plda.models.backbones import Backbone, Network
 from plda.models.lean import is_lean
 from plda.models.saved import Kind
-from plda.shares import share
 from plda.vision import torchvision
 
 heads = torchvision.models.segmentation
@@ -130,7 +130,7 @@ def mask_loss(scores: Tensor, mask: Tensor) -> Tensor:
         mask: (B, H, W) int64, VOID for pixels without a class.
     """
     total = F.cross_entropy(scores, mask, ignore_index=VOID, reduction="sum")
-    return total / share((mask != VOID).sum())
+    return total / mean_divisor((mask != VOID).sum())
 
 
 class MaskLearner(nn.Module):

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from plda.data.download import Unavailable, fetch
+from plda.download.fetch import Unavailable, fetch
 from plda.errors import InputError
 from plda.files import need_space, sha256
 from plda.models.backbones import create
@@ -29,7 +29,7 @@ from plda.models.mxnet_file import is_mxnet_file, read_mxnet_file
 from plda.models.resnet38d import RELEASE, from_release
 from plda.models.saved import load
 from plda.params import Weights
-from plda.randomness import mixed
+from plda.randomness import derive_seed
 from plda.vision import timm
 
 LARGEST = 2_000_000_000  # bytes; more than most published weight files
@@ -79,7 +79,7 @@ def first_weights(weights: Weights, field: str, seed: int, near: Path) -> FirstW
     """
     name, where = weights.name, weights.weights
     if where == "random":
-        torch.manual_seed(mixed(seed, 0))
+        torch.manual_seed(derive_seed(seed, 0))
         return FirstWeights(dict(_body(name).state_dict()), {"from": "random numbers"})
     if where == "pretrained":
         return _released(weights, field, near)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import plda
 from plda.data.index import Entry
-from plda.masks.steps import STEPS
 from plda.params import read_params
+from plda.refinement.steps import STEPS
 
 SECTIONS_OF_PLACE = {"compute"}  # sets where a stage runs, not what it computes
 

@@ -10,7 +10,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 from plda.adaptation.reversal import reversal_strength
 from plda.data.images import PALETTE, VOID
 from plda.data.tags import Occurrence
-from plda.masks.steps import AFTER
+from plda.refinement.steps import AFTER
 from plda.report import charts
 from plda.report.facts import Differences, gist
 from plda.report.gallery import HEAT, SPLITS, Row

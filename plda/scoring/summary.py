@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plda.masks.steps import AFTER
+from plda.refinement.steps import AFTER
 from plda.scoring.confusion import Confusion, percent
 from plda.scoring.masks import OUTLINE, Scored
 

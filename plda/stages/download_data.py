@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from plda.data.published import Table, obtain, read_table
+from plda.download.published import Table, obtain, read_table
 from plda.files import write_json
 from plda.params import DownloadData, Origin
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from plda.data.archive import pack
-from plda.data.checks import Checker, first_of
 from plda.data.index import Entry, write_index
-from plda.data.sources import open_source
 from plda.data.tags import doubts, occurrences
 from plda.files import need_space, write_text
 from plda.params import IndexData, Origin
+from plda.sources.checks import Checker, first_of
+from plda.sources.open import open_source
 
 
 def index_data(

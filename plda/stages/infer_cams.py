@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from plda.compute.device import find_device, inference_dtype, together_on
-from plda.compute.spread import spread
+from plda.compute.parallel import parallel_map
 from plda.data.archive import Archive
 from plda.data.classes import class_ids, read_classes
 from plda.data.index import Entry, by_size, read_training_entries
@@ -47,7 +47,7 @@ def infer_cams(
     names, entries = read_classes(classes), read_training_entries(index)
     tagged = [entry for entry in entries if entry.tags]
     make = partial(_Maps, cam_network, names, Archive(images), infer_cams, compute.precision)
-    with spread(make, compute, len(tagged)) as maps_of:
+    with parallel_map(make, compute, len(tagged)) as maps_of:
         together = maps_of(by_size(tagged, together_on(find_device(compute))))
         empty = ((e.key, torch.zeros(1, *map_size(e.height, e.width))) for e in entries if not e.tags)
         maps = chain(chain.from_iterable(together), empty)

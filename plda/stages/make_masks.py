@@ -9,15 +9,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from plda.compute.spread import spread
+from plda.compute.parallel import parallel_map
 from plda.data.archive import Archive, packing
 from plda.data.classes import class_ids, read_classes
 from plda.data.index import Entry, read_training_entries
 from plda.files import replacing, write_json
 from plda.masks.cams import Cams, encode_maps, maps_name
-from plda.masks.crf import require
 from plda.masks.folder import write_mask
-from plda.masks.refinement import (
+from plda.masks.seeds import pseudo_mask
+from plda.models.boundary import BOUNDARY
+from plda.models.inference import Inference
+from plda.models.saved import load_network
+from plda.params import Compute, MakeMasks
+from plda.refinement.chain import (
     DECIDED,
     Group,
     Refined,
@@ -30,12 +34,8 @@ from plda.masks.refinement import (
     walk_step,
     with_crf,
 )
-from plda.masks.regions import regions
-from plda.masks.seeds import pseudo_mask
-from plda.models.boundary import BOUNDARY
-from plda.models.inference import Inference
-from plda.models.saved import load_network
-from plda.params import Compute, MakeMasks
+from plda.refinement.crf import require
+from plda.refinement.regions import regions
 
 
 def make_masks(
@@ -70,7 +70,7 @@ def make_masks(
     if finish:
         require("make_masks.refinement")
     make = partial(_Refinement, boundary_network, names, Archive(images), Cams(cams), settings)
-    with spread(make, compute, len(entries)) as refine:
+    with parallel_map(make, compute, len(entries)) as refine:
 
         def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
             return joined.from_iterable(refine(groups(entries)))

@@ -12,21 +12,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from plda.compute.device import find_device, inference_dtype, together_on
-from plda.compute.spread import spread
+from plda.compute.parallel import parallel_map
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.index import Entry, by_size, read_index
 from plda.data.loading import load_images
 from plda.files import replacing
-from plda.masks.crf import most_likely, require
 from plda.masks.estimate import expected_iou, write_estimates
 from plda.masks.folder import write_mask
-from plda.masks.probabilities import probabilities, refined_probabilities
 from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Compute, Precision, PredictMasks
 from plda.processes import in_processes
+from plda.refinement.crf import most_likely, require
+from plda.refinement.probabilities import probabilities, refined_probabilities
 
 
 def predict_masks(
@@ -60,7 +60,7 @@ def predict_masks(
     names, entries = read_classes(classes), read_index(index, *predict_masks.splits)
     make = partial(_Predictions, segmenter, names, Archive(images), predict_masks, compute.precision)
     groups = list(by_size(entries, together_on(find_device(compute))))
-    with spread(make, compute, len(entries)) as predict, replacing(predictions) as folder:
+    with parallel_map(make, compute, len(entries)) as predict, replacing(predictions) as folder:
         expected: list[float] = []
         predicted = _noting(chain.from_iterable(predict(groups)), expected)
         masks: Iterator[np.ndarray]

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from plda.compute.device import find_device, inference_dtype, together_on
-from plda.compute.spread import spread
+from plda.compute.parallel import parallel_map
 from plda.data.archive import Archive
 from plda.data.classes import class_ids, read_classes
 from plda.data.images import VOID
@@ -22,11 +22,11 @@ from plda.data.index import Entry, by_size, evenly_spread, read_training_entries
 from plda.data.loading import load_images
 from plda.files import replacing
 from plda.masks.folder import load_mask, write_mask
-from plda.masks.probabilities import probabilities, refined_probabilities
 from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Compute, Precision, RelabelMasks
+from plda.refinement.probabilities import probabilities, refined_probabilities
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.object_share import SAMPLE, lead, match_object_share
 from plda.training.segmenter import fit_segmenter
@@ -91,7 +91,7 @@ def relabel_masks(
         )
     make = partial(_Relabelling, network, names, archive, pseudo_masks, relabel_masks, compute.precision)
     together = together_on(find_device(compute))
-    with spread(make, compute, len(entries)) as relabel, replacing(training_masks) as folder:
+    with parallel_map(make, compute, len(entries)) as relabel, replacing(training_masks) as folder:
         leads = relabel((group, None) for group in by_size(evenly_spread(entries, SAMPLE), together))
         offset = match_object_share(chain.from_iterable(leads)).offset
         groups = list(by_size(entries, together))

@@ -17,11 +17,15 @@ from plda.data.classes import read_classes
 from plda.data.datasets import MaskedCrops
 from plda.data.images import encode_mask, read_mask
 from plda.data.index import Entry, read_training_entries
-from plda.masks.boundary import BoundaryLearner, confident_masks
 from plda.masks.cams import Cams
-from plda.masks.crf import require
 from plda.masks.folder import mask_name
-from plda.masks.refinement import (
+from plda.models.baselines import CAM
+from plda.models.boundary import BOUNDARY
+from plda.models.saved import read_network, save, save_network
+from plda.params import BoundarySeeds, Compute, TrainBoundary
+from plda.randomness import derive_seed
+from plda.refinement.boundary import BoundaryLearner, confident_masks
+from plda.refinement.chain import (
     Refined,
     Step,
     background_scores_of,
@@ -31,11 +35,7 @@ from plda.masks.refinement import (
     refined,
     with_crf,
 )
-from plda.models.baselines import CAM
-from plda.models.boundary import BOUNDARY
-from plda.models.saved import read_network, save, save_network
-from plda.params import BoundarySeeds, Compute, TrainBoundary
-from plda.randomness import mixed
+from plda.refinement.crf import require
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.loop import Weights, train, write_history
 
@@ -82,7 +82,7 @@ def train_boundary(
     entries, archive = read_training_entries(index), Archive(images)
     cam_architecture, cam = read_network(cam_network, CAM, names)
     architecture = replace(cam_architecture, kind=BOUNDARY.name, batch_norm="frozen", head="")
-    torch.manual_seed(mixed(seed, 1))
+    torch.manual_seed(derive_seed(seed, 1))
     network = BOUNDARY.build(architecture)
     network.backbone.load_state_dict(cam.backbone.state_dict())
 

@@ -35,7 +35,7 @@ def make_fabric(compute: Compute, rank: int) -> Fabric:
 
     Args:
         compute: device settings.
-        rank: rank of this process; the processes are already connected, see `plda.training.team`.
+        rank: rank of this process; the processes are already connected, see `plda.training.distributed`.
 
     Raises:
         InputError: this machine does not have the device.

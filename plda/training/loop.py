@@ -19,18 +19,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from plda.collectives import all_sum, any_process, world_size
 from plda.compute.device import find_device
 from plda.errors import InputError, Unfinished
 from plda.files import write_text
 from plda.params import Compute, Schedule
-from plda.randomness import mixed
-from plda.shares import any_process, processes, total
+from plda.randomness import derive_seed
 from plda.training.checkpoints import Checkpoint
 from plda.training.compute import make_fabric, share_batch_norm
-from plda.training.order import Order
+from plda.training.distributed import process_group
 from plda.training.progress import Progress
+from plda.training.sampler import BatchSampler
 from plda.training.stopping import leave_it_to_the_trainer, listening
-from plda.training.team import team
 
 Losses = dict[str, Tensor]
 Weights = dict[str, Tensor]
@@ -83,7 +83,7 @@ def train(
     backend = "cpu:gloo,cuda:nccl" if find_device(compute).type == "cuda" else "gloo"
     work = partial(_run, learner, data, settings, seed, compute, checkpoint)
     with checkpoint.locked():
-        with team(compute.devices, backend, work):
+        with process_group(compute.devices, backend, work):
             weights, history = work(0, inspect)
         write(weights, pd.DataFrame(history))
         checkpoint.delete()
@@ -151,7 +151,7 @@ class _State:
 
     def mean_sums(self) -> Losses:
         """Return `sums`, averaged over the processes."""
-        return {name: total(value) / processes() for name, value in self.sums.items()}
+        return {name: all_sum(value) / world_size() for name, value in self.sums.items()}
 
     def end_epoch(self, steps_per_epoch: int, lr: float, inspect: Inspect | None) -> dict[str, float]:
         """Add the mean losses and the metrics of `inspect` to the history, return the row, reset `sums`.
@@ -193,7 +193,7 @@ def _run(
     saved = checkpoint.load()
     if saved:
         state.restore(saved)
-    order = Order(
+    order = BatchSampler(
         len(data),  # type: ignore[arg-type]
         settings.batch_size,
         settings.epochs,
@@ -212,7 +212,7 @@ def _run(
     )
     with show as progress, listening() as stop_asked:
         for batch in _loader(fabric, data, order, compute.workers):
-            torch.manual_seed(mixed(seed, state.step, rank))
+            torch.manual_seed(derive_seed(seed, state.step, rank))
             done = state.step / order.steps
             lr = set_lr(optimizer, settings, done)
             batch["image"] = batch["image"].contiguous(memory_format=layout)
@@ -243,7 +243,7 @@ def _run(
 
 
 def _loader(
-    fabric: Fabric, data: Dataset[dict[str, Tensor]], order: Order, workers: int
+    fabric: Fabric, data: Dataset[dict[str, Tensor]], order: BatchSampler, workers: int
 ) -> "DataLoader[dict[str, Tensor]]":
     loader = DataLoader(
         data,

@@ -15,11 +15,11 @@ from plda.data.archive import Archive
 from plda.data.datasets import MaskedCrops
 from plda.data.index import Entry, evenly_spread
 from plda.data.loading import load_image
-from plda.masks.probabilities import USUAL, probabilities, refined_probabilities
 from plda.models.inference import Inference
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import SEGMENTER, MaskLearner
 from plda.params import Compute, SegmenterTraining
+from plda.refinement.probabilities import USUAL, probabilities, refined_probabilities
 from plda.training.checkpoints import Checkpoint
 from plda.training.loop import Weights, train
 from plda.training.object_share import SAMPLE, lead, match_object_share

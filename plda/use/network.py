@@ -15,12 +15,12 @@ from torch import Tensor
 from plda.compute.device import inference_dtype, named_device
 from plda.data.transforms import resize
 from plda.masks.estimate import expected_iou_of_sums
-from plda.masks.probabilities import USUAL, Chain, probabilities, refined_probabilities
-from plda.masks.windows import enlarged, in_windows
 from plda.models.inference import Inference
 from plda.models.saved import read_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Precision
+from plda.refinement.probabilities import USUAL, Chain, probabilities, refined_probabilities
+from plda.use.windows import enlarged, in_windows
 
 LongSide = int | Literal["trained", "full"]
 READING_GAP = 4  # a photo is decoded at this many times the network's input size, at least
@@ -74,7 +74,7 @@ class TrainedNetwork:
         flip: whether to average with the probabilities of the mirrored photo.
         precision: number format: "auto" (the fast one on the device), "32", "bf16" or "16".
         window: largest side of the input, in pixels; larger inputs are cut into windows, see `in_windows`.
-        refinement: refinement of the probabilities, see `plda.masks.probabilities`; {}: none, which is
+        refinement: refinement of the probabilities, see `plda.refinement.probabilities`; {}: none, which is
             faster.
 
     Attributes:

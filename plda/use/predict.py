@@ -15,13 +15,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from plda.compute.device import named_device
-from plda.compute.spread import spread
+from plda.compute.parallel import parallel_map
 from plda.data.images import encode_mask, image_size, read_file, read_image
 from plda.data.transforms import LEAST_SIDE
 from plda.errors import InputError
 from plda.files import delete_remains, read_note, sha256, write_bytes, write_json, write_text
-from plda.masks.probabilities import USUAL
 from plda.params import Compute, Device, Precision
+from plda.refinement.probabilities import USUAL
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
@@ -84,7 +84,7 @@ def predict(
     done = len(chosen) - len(left)
     compute = Compute(device=device, devices=1, precision=precision, workers=0)
     # at full size, one photo needs gigabytes
-    with spread(make, compute, 0 if long_side == "full" else len(left), labelling) as label:
+    with parallel_map(make, compute, 0 if long_side == "full" else len(left), labelling) as label:
         try:
             show = tqdm(unit="photo", total=len(chosen), initial=done, disable=not sys.stderr.isatty())
             for photo, (found, fault) in zip(left, label(left), strict=True):

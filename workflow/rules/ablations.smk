@@ -14,10 +14,10 @@ localrules:
 
 rule compare_runs:
     input:
-        "workflow/compare.py",
-        "workflow/comparison.py",
-        "workflow/comparison.html.j2",
-        "plda/masks/steps.py",
+        "workflow/ablation_table.py",
+        "workflow/ablation_page.py",
+        "workflow/ablation_page.html.j2",
+        "plda/refinement/steps.py",
         "plda/report/charts.py",
         "plda/report/facts.py",
         "plda/report/page.py",
@@ -34,5 +34,5 @@ rule compare_runs:
     params:
         ablations=ablations.model_dump(),
     shell:
-        "python -m workflow.compare --table {output.table} --summary {output.summary}"
+        "python -m workflow.ablation_table --table {output.table} --summary {output.summary}"
         " --page {output.page} 2>&1 | tee -i {log}"

@@ -2,28 +2,28 @@
 
 Every process takes the same number of images, and gradients are averaged over the processes. So a mean over
 all images or all pixels needs no correction. A mean over some of the pixels (the labelled ones) does, because
-their number differs between processes: divide by `share`, not by the number in this process.
+their number differs between processes: divide by `mean_divisor`, not by the number in this process.
 """
 
 import torch
 from torch import Tensor, distributed
 
 
-def processes() -> int:
+def world_size() -> int:
     """Return the number of processes that share the batch."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def total(x: Tensor) -> Tensor:
+def all_sum(x: Tensor) -> Tensor:
     """Return the elementwise sum of x over the processes, without gradient."""
-    if processes() == 1:
+    if world_size() == 1:
         return x.detach()
     x = x.detach().clone()
     distributed.all_reduce(x)
     return x
 
 
-def share(counts: Tensor) -> Tensor:
+def mean_divisor(counts: Tensor) -> Tensor:
     """Return the divisor of a sum over this process's part that makes the processes' mean the batch mean.
 
     Args:
@@ -32,10 +32,10 @@ def share(counts: Tensor) -> Tensor:
     Returns:
         The number of elements in the whole batch, at least 1, divided by the number of processes.
     """
-    whole = total(counts).clamp(min=1)
-    return whole if processes() == 1 else whole / processes()
+    whole = all_sum(counts).clamp(min=1)
+    return whole if world_size() == 1 else whole / world_size()
 
 
 def any_process(true: bool) -> bool:
     """Return whether `true` holds in any process (a collective OR): every process must call it."""
-    return bool(total(torch.tensor(int(true))) > 0)
+    return bool(all_sum(torch.tensor(int(true))) > 0)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
-from plda.data.packed import Packed
-from plda.data.progress import say
+from plda.download.packed import Packed
+from plda.download.progress import say
 from plda.errors import InputError
 
 # The input format of pycocotools: polygons, each x, y, x, y, ... in pixels; or one object with the lists

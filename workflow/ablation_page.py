@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from plda.masks.steps import AFTER
+from plda.refinement.steps import AFTER
 from plda.report import charts
 from plda.report.facts import written
 from plda.report.page import template
@@ -52,7 +52,7 @@ def render(
     """Return the page as HTML; it needs no other file.
 
     Args:
-        table: result of `workflow.compare.compare`.
+        table: result of `workflow.ablation_table.compare`.
         values: values of each metric, by run and repeat.
         ablations: runs, repeats, metrics and the baseline.
         cells: table as text: titles of the columns, and one row per run.
@@ -69,7 +69,7 @@ def render(
     full = None
     if ablations.full is not None and values.get(FUNNEL[-1], {}).get(ablations.full):
         full = float(rows["mean"][FUNNEL[-1], ablations.full])
-    html: str = template("comparison.html.j2", "workflow").render(
+    html: str = template("ablation_page.html.j2", "workflow").render(
         ablations=ablations,
         steps=charts.run_steps(steps, full) if sum(map(bool, steps.values())) > 1 else None,
         metrics=[

@@ -2,7 +2,7 @@
 
 Ahn et al., CVPR 2019; docs/method.md, From maps to masks.
 
-With the affinities a_pq of `plda.masks.affinity` for pairs within a radius, b the boundary and x the maps,
+With the affinities a_pq of `plda.refinement.affinity` for pairs within a radius, b the boundary, x the maps,
 
     A = a^beta plus the identity,    T = A with each column divided by its sum,    x_n = (x (1 - b)) T^n.
 
@@ -25,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from plda.masks.affinity import affinities
+from plda.refinement.affinity import affinities
 
 NEGLIGIBLE = 1e-6  # maximum sum of the omitted coefficients; below float32 rounding
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from plda.data.images import VOID, encode_mask, keep_image, read_file
 from plda.data.index import Entry, image_key
-from plda.data.masks import read_true_mask
 from plda.data.source import SPLITS, UNKNOWN, Colour, Content, Row, Source
 from plda.errors import InputError
+from plda.sources.true_masks import read_true_mask
 
 NEEDED = ("train", "val")
 MOST_SHOWN = 20  # faults in a message: enough to see the pattern, few enough to read

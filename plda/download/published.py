@@ -9,9 +9,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from plda.data.download import fetch
-from plda.data.extract import extract
-from plda.data.progress import in_words, say
+from plda.download.extract import extract
+from plda.download.fetch import fetch
+from plda.download.progress import in_words, say
 from plda.errors import InputError
 from plda.files import need_space
 from plda.params import Count, DownloadData, Section, check

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from plda import __version__
-from plda.data.progress import Progress, in_words, say
+from plda.download.progress import Progress, in_words, say
 from plda.errors import InputError
 from plda.files import explaining, locked, need_space, read_note, write_json
 

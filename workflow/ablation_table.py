@@ -4,7 +4,7 @@ Two runs with the same repeat share its random choices (seed, data), so their di
 values themselves. Differences are therefore taken in pairs, and their mean has a 95 % t-interval. If a run is
 trained on true masks, the shares of its score that the other runs reach are computed in the same way.
 
-    python -m workflow.compare --table ablations.csv --summary ablations.md --page ablations.html
+    python -m workflow.ablation_table --table ablations.csv --summary ablations.md --page ablations.html
 """
 
 import argparse
@@ -22,8 +22,8 @@ from scipy import stats
 from plda.errors import InputError
 from plda.files import write_text
 from plda.report.facts import flat
+from workflow.ablation_page import render
 from workflow.ablations import ABLATIONS, Ablations, full_name, read_ablations
-from workflow.comparison import render
 from workflow.runs import compared, read_runs
 from workflow.stages import DECLARATION, PARAMS
 
@@ -203,7 +203,7 @@ def _share(row: Mapping[Hashable, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write and print the comparison; return the exit status: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m workflow.compare", description="Compare the runs of ablations.yaml."
+        prog="python -m workflow.ablation_table", description="Compare the runs of ablations.yaml."
     )
     parser.add_argument("--table", type=Path, required=True, metavar="CSV", help="output: table for programs")
     parser.add_argument("--summary", type=Path, required=True, metavar="MD", help="output: table in Markdown")

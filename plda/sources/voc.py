@@ -18,8 +18,8 @@ import numpy as np
 from scipy.io import loadmat
 
 from plda.data.images import encode_mask
-from plda.data.packed import Packed
 from plda.data.source import Row, Source
+from plda.download.packed import Packed
 from plda.errors import InputError
 
 CLASSES = (

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from plda.data.images import VOID, encode_mask
-from plda.data.instances import Annotated, read_instances
-from plda.data.packed import Packed
 from plda.data.source import Row, Source
+from plda.download.packed import Packed
 from plda.errors import InputError
+from plda.sources.instances import Annotated, read_instances
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 Ahn et al., CVPR 2019; docs/method.md, From maps to masks.
 
 Confident pixels have a class. Two of them, less than a radius apart, should have affinity 1 (see
-`plda.masks.affinity`) if their classes are equal, else 0. With P+ the pairs inside one object class, P0 those
-inside background and P- those of different classes,
+`plda.refinement.affinity`) if their classes are equal, else 0. With P+ the pairs inside one object class, P0
+those inside background and P- those of different classes,
 
     L = 1/3 (mean over P+ of -log a  +  mean over P0 of -log a  +  mean over P- of -log(1 - a)).
 
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plda.collectives import mean_divisor
 from plda.data.classes import class_ids
 from plda.data.images import VOID
 from plda.data.index import Entry
-from plda.masks.affinity import affinities_of, offsets
-from plda.masks.refinement import DECIDED, Refined
 from plda.masks.seeds import seeds
 from plda.models.boundary import BoundaryNetwork
-from plda.shares import share
+from plda.refinement.affinity import affinities_of, offsets
+from plda.refinement.chain import DECIDED, Refined
 
 EPSILON = 1e-5  # added inside the logarithms
 
@@ -46,7 +46,7 @@ def confident_masks(
         foreground: background score; a pixel whose map exceeds it has the map's class.
         background: background score, at most `foreground`; a pixel whose maps do not exceed it is background.
             Pixels between the two scores are VOID.
-        with_crf: function that adds a CRF, called once with each score, see `plda.masks.refinement`.
+        with_crf: function that adds a CRF, called once with each score, see `plda.refinement.chain`.
 
     Yields:
         An image, and (h, w) uint8 at the size of its raw maps.
@@ -92,7 +92,7 @@ def pair_losses(boundary: Tensor, labels: Tensor, *, radius: float = 10) -> dict
         ):
             totals[name] = totals[name] + (loss * pairs).sum()
             counts[name] = counts[name] + pairs.sum()
-    shares = dict(zip(names, share(torch.stack(list(counts.values()))), strict=True))
+    shares = dict(zip(names, mean_divisor(torch.stack(list(counts.values()))), strict=True))
     return {name: totals[name] / shares[name] for name in names}
 
 

@@ -40,7 +40,7 @@ class Worker(Protocol[T_contra, R_co]):
 
 
 @contextmanager
-def spread(
+def parallel_map(
     make: Callable[[torch.device], Worker[T, R]],
     compute: Compute,
     images: int,

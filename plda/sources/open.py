@@ -4,15 +4,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from plda.data import creatures
-from plda.data.coco import read_coco
-from plda.data.folder import read_folder
 from plda.data.images import encode_image, encode_mask
-from plda.data.packed import Packed
 from plda.data.source import Row, Source
-from plda.data.voc import read_voc
+from plda.download.packed import Packed
 from plda.errors import InputError
 from plda.params import Creatures, IndexData, Origin
+from plda.sources import creatures
+from plda.sources.coco import read_coco
+from plda.sources.folder import read_folder
+from plda.sources.voc import read_voc
 
 FIRST_VAL = 1_000_000  # scene number: the val scenes do not depend on the number of train scenes
 
@@ -50,7 +50,7 @@ def _downloaded(archives: Path) -> tuple[dict[str, Packed], dict[str, int]]:
 
 
 def read_creatures(settings: Creatures) -> Source:
-    """Return the synthetic scenes; see `plda.data.creatures`."""
+    """Return the synthetic scenes; see `plda.sources.creatures`."""
     return Source(creatures.CLASSES, _scenes(settings), origin="params: index_data.creatures")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from plda.adaptation.pamr import pamr
 from plda.data.transforms import resize, unit
-from plda.masks.regions import average, size_of_regions
 from plda.models.inference import multi_scale
+from plda.refinement.pamr import pamr
+from plda.refinement.regions import average, size_of_regions
 
 Chain = Mapping[Any, Mapping[str, Any]]
 """The settings of the steps `pamr` and `regions` by name, in order."""

@@ -29,7 +29,7 @@ GRACE = 10.0  # seconds for a process to end by itself
 
 
 @contextmanager
-def team(size: int, backend: str, work: Callable[[int], object]) -> Iterator[None]:
+def process_group(size: int, backend: str, work: Callable[[int], object]) -> Iterator[None]:
     """Start the other processes, which do `work`, and connect them with this one, the first.
 
     Args:

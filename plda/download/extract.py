@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from plda.data.packed import Member, reading
-from plda.data.progress import Progress, in_words, say
+from plda.download.packed import Member, reading
+from plda.download.progress import Progress, in_words, say
 from plda.errors import InputError
 from plda.files import delete_remains, locked, read_note, remains_of, replacing, write_json
 

@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plda.adaptation.pamr import pamr
 from plda.data.archive import Archive
 from plda.data.index import Entry, by_size, evenly_spread
 from plda.data.loading import load_images
 from plda.data.transforms import resize
 from plda.errors import InputError
 from plda.masks.cams import Cams, normalise_maps
-from plda.masks.crf import crf
 from plda.masks.seeds import Strengths, full_size
-from plda.masks.walk import random_walk
 from plda.models.inference import Inference, multi_scale
 from plda.processes import in_processes
+from plda.refinement.crf import crf
+from plda.refinement.guided_filter import guided_filter
+from plda.refinement.pamr import pamr
+from plda.refinement.walk import random_walk
 
 SAMPLE = 500  # images for the automatic background score: enough for a stable histogram
 TOGETHER = 8  # maximum number of images of one size
@@ -34,7 +35,7 @@ DECIDED = 0.5  # background score of a CRF's maps, which include background
 Step = Callable[[Tensor, Tensor], Tensor]
 """(B, 3, H, W) uint8 RGB and the images' (B, K, h, w) maps in [0, 1], to refined maps."""
 
-COLOURS: dict[str, Callable[..., Tensor]] = {"pamr": pamr}
+COLOURS: dict[str, Callable[..., Tensor]] = {"pamr": pamr, "guided_filter": guided_filter}
 """Refinements by colours alone: (B, 3, h, w) RGB and (B, K, h, w) maps in [0, 1], to refined maps."""
 
 
@@ -70,7 +71,7 @@ def colour_step(name: str, settings: Mapping[str, Any]) -> Step:
 
 
 def walk_step(network: Inference, *, radius: float, beta: float, steps: int) -> Step:
-    """Return the random walk within the boundaries that `network` predicts, see `plda.masks.walk`."""
+    """Return the random walk within the boundaries that `network` predicts, see `plda.refinement.walk`."""
 
     def step(images: Tensor, maps: Tensor) -> Tensor:
         boundary = torch.stack([boundaries(network, image, maps.shape[-2:]) for image in images])
@@ -132,7 +133,7 @@ def with_crf(
     Args:
         images: with the maps of all preceding steps.
         background: background score of the last maps.
-        settings: see `plda.masks.crf.mean_field`.
+        settings: see `plda.refinement.crf.mean_field`.
         processes: number of parallel processes.
     """
     waiting: deque[Refined] = deque()

@@ -6,10 +6,10 @@ import torch
 from torch.utils.data import Sampler
 
 from plda.data.datasets import Item
-from plda.randomness import mixed
+from plda.randomness import derive_seed
 
 
-class Order(Sampler[list[Item]]):
+class BatchSampler(Sampler[list[Item]]):
     """The batches of a training run from step `start`, each a list of (epoch, position).
 
     A run of `epochs` epochs has `steps` steps; it ends at step `stop`, earlier if `stop_after` is set.
@@ -46,7 +46,7 @@ class Order(Sampler[list[Item]]):
         for step in range(self._start, self.stop):
             epoch, batch = divmod(step, self.steps_per_epoch)
             if epoch != drawn:
-                random = torch.Generator().manual_seed(mixed(self._seed, epoch))
+                random = torch.Generator().manual_seed(derive_seed(self._seed, epoch))
                 permutation, drawn = torch.randperm(self._items, generator=random).tolist(), epoch
             first = batch * self.batch_size
             chosen = permutation[first : first + self.batch_size]

@@ -2,6 +2,7 @@
 
 STEPS = {
     "pamr": "PAMR",
+    "guided_filter": "the guided filter",
     "regions": "regions",
     "random_walk": "the random walk",
     "crf": "the CRF",
