@@ -296,6 +296,7 @@ class RelabelMasks(Refinement, SegmenterTraining):
 
 class TrainSegmenter(SegmenterTraining):
     supervision: Literal["tags", "masks"]
+    tagger: Literal["cams", "none"]
 
 
 class PredictMasks(Refinement):

@@ -212,6 +212,7 @@ def test_train_segmenter_rejects_single_image(photos: Photos, drawn: Path, tmp_p
         images=out / "images.zip",
         classes=out / "classes.txt",
         training_masks=tmp_path,
+        cam_network=drawn / "segmenter.pt",  # is not read
         segmenter_backbone=drawn / "segmenter.pt",
         checkpoints=tmp_path / "checkpoints",
         segmenter=tmp_path / "network.pt",

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, Refusal, run_stage, small_params, write_params
 
 from plda.data.archive import Archive
+from plda.data.classes import read_classes
 from plda.data.index import read_index, write_index
 from plda.data.loading import load_true_mask
 from plda.errors import InputError
@@ -22,7 +23,7 @@ from plda.masks.folder import write_mask
 from plda.models.backbones import Backbone
 from plda.models.baselines import CAM, TagLearner
 from plda.models.cam import CamNetwork
-from plda.models.saved import load, load_network
+from plda.models.saved import Architecture, load, load_network, save_network
 from plda.params import Params, Training, check
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.loop import make_optimizer, set_lr
@@ -102,7 +103,11 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
     archive = Archive(drawn / "images.zip")
     for entry in read_index(drawn / "index.csv", "train"):
         write_mask(out / "masks", entry, load_true_mask(archive, entry.mask))
+    classifier = Architecture("cam", "resnet10", 16, "trained", "cam", read_classes(drawn / "classes.txt"))
+    untrained = CAM.start(classifier, load(drawn / "cams.pt")["weights"], seed=0)
+    save_network(out / "cam.pt", classifier, untrained.state_dict())
     return params, paths | {
+        "cam_network": out / "cam.pt",
         "segmenter_backbone": drawn / "segmenter.pt",
         "training_masks": out / "masks",
         "segmenter": out / "network.pt",

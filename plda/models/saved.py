@@ -34,6 +34,11 @@ class _Described(Section):
     head: str
     classes: Annotated[list[str], Field(min_length=2, max_length=255)]
     long_side: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    tagger: "_Described | None" = None
+
+    def architecture(self) -> "Architecture":
+        tagger = self.tagger and self.tagger.architecture()
+        return Architecture(**{**vars(self), "classes": tuple(self.classes), "tagger": tagger})
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Architecture:
         head: a segmenter's head, see `Segmenter`; a CAM network's baseline, see `build_baseline`; else "".
         classes: class names, background first.
         long_side: mean long side of the training images, pixels; None if unknown.
+        tagger: of a segmenter, that of the classifier inside it, see `plda.models.tagger`; None without one.
     """
 
     kind: str
@@ -57,6 +63,7 @@ class Architecture:
     head: str
     classes: tuple[str, ...]
     long_side: int | None = None
+    tagger: "Architecture | None" = None
 
 
 N = TypeVar("N", bound=Network)
@@ -124,8 +131,7 @@ def save_network(
         weights: state of the network.
         about: plain values that describe the network; `read_network` ignores them.
     """
-    described = {**vars(architecture), "classes": list(architecture.classes)}
-    content = {"architecture": described, "weights": dict(weights)}
+    content = {"architecture": _plain(architecture), "weights": dict(weights)}
     save(path, content if about is None else {**content, "about": dict(about)})
 
 
@@ -145,27 +151,44 @@ def read_network(path: Path, kind: Kind[N], classes: Sequence[str] | None = None
     Raises:
         InputError: not a file of `save_network`, or with another kind or other classes.
     """
+    architecture, weights = read_saved(path, kind.name, classes)
+    try:
+        network = kind.build(architecture)
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: is not a network saved by plda: {error}") from error
+    return architecture, network
+
+
+def read_saved(
+    path: Path, kind: str, classes: Sequence[str] | None = None
+) -> tuple[Architecture, Mapping[str, Tensor]]:
+    """Read architecture and weights of a trained network; arguments and errors as of `read_network`."""
     content = load(path)
     try:
-        described = check(_Described, content["architecture"], f"{path}: architecture").model_dump()
-        architecture = Architecture(**{**described, "classes": tuple(described["classes"])})
-        if architecture.kind != kind.name:
+        architecture = check(_Described, content["architecture"], f"{path}: architecture").architecture()
+        if architecture.kind != kind:
             raise InputError(
-                f"{path}: architecture.kind: must be {kind.name!r}, got {architecture.kind!r}; "
+                f"{path}: architecture.kind: must be {kind!r}, got {architecture.kind!r}; "
                 "give the file of the right stage"
             )
-        network = kind.build(architecture)
-        network.load_state_dict(content["weights"])
-        if not all(weight.isfinite().all() for weight in network.state_dict().values()):
+        weights: Mapping[str, Tensor] = content["weights"]
+        if not all(weight.isfinite().all() for weight in weights.values()):
             raise ValueError("weights: must be finite numbers")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is not a network saved by plda: {error}") from error
     if classes is not None and architecture.classes != tuple(classes):
         raise InputError(
             f"{path}: field classes: trained for {', '.join(architecture.classes)}; "
             f"the data set has {', '.join(classes)}"
         )
-    return architecture, network
+    return architecture, weights
+
+
+def _plain(architecture: Architecture) -> dict[str, Any]:
+    """Return an architecture as the plain values of a file."""
+    tagger = architecture.tagger and _plain(architecture.tagger)
+    return {**vars(architecture), "classes": list(architecture.classes), "tagger": tagger}
 
 
 def about(path: Path) -> dict[str, Any]:

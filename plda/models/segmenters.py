@@ -10,7 +10,8 @@ from plda.collectives import mean_divisor
 from plda.data.images import VOID
 from plda.models.backbones import Backbone, Network
 from plda.models.lean import is_lean
-from plda.models.saved import Kind
+from plda.models.saved import Architecture, Kind
+from plda.models.tagger import Tagger, weigh_classes
 from plda.vision import torchvision
 
 heads = torchvision.models.segmentation
@@ -79,11 +80,13 @@ class Segmenter(Network):
         backbone: see `plda.models.backbones`.
         head: "deeplabv2", "deeplabv3" (torchvision's, rates 12, 24, 36) or "lraspp".
         classes: number of classes, including background.
+        tagger: classifier that weighs the classes of object pixels, see `plda.models.tagger`; None: none.
     """
 
-    def __init__(self, backbone: Backbone, head: str, classes: int) -> None:
+    def __init__(self, backbone: Backbone, head: str, classes: int, tagger: Tagger | None = None) -> None:
         super().__init__()
         self.backbone = backbone
+        self.tagger = tagger
         high = backbone.channels["stage4"]
         match head:
             case "deeplabv2":
@@ -115,11 +118,21 @@ class Segmenter(Network):
             scores = self.head(features["stage2"], features["stage4"])
         else:
             scores = self.head(features["stage4"])
-        # float32, also in mixed precision: probabilities need full precision
-        return F.interpolate(scores.float(), image.shape[-2:], mode="bilinear", align_corners=False)
+        scores = scores.float()  # also in mixed precision: probabilities need full precision
+        if self.tagger is not None:
+            scores = weigh_classes(scores, self.tagger(image))
+        return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)
 
 
-SEGMENTER = Kind("segmenter", lambda backbone, a: Segmenter(backbone, a.head, len(a.classes)))
+TAGGER = Kind("cam", lambda backbone, a: Tagger(backbone, len(a.classes) - 1))
+
+
+def _segmenter(backbone: Backbone, architecture: Architecture) -> Segmenter:
+    tagger = None if architecture.tagger is None else TAGGER.build(architecture.tagger)
+    return Segmenter(backbone, architecture.head, len(architecture.classes), tagger)
+
+
+SEGMENTER = Kind("segmenter", _segmenter)
 
 
 def mask_loss(scores: Tensor, mask: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ def train_segmenter(
     images: Path,
     classes: Path,
     training_masks: Path,
+    cam_network: Path,
     segmenter_backbone: Path,
     checkpoints: Path,
     segmenter: Path,
@@ -43,6 +44,7 @@ def train_segmenter(
         images: archive of the images and true masks.
         classes: file of class names, background first.
         training_masks: folder of masks made from tags alone, VOID where undecided.
+        cam_network: classifier trained on tags, which may become part of the network.
         segmenter_backbone: first weights of the backbone.
         checkpoints: folder of the checkpoints from which an interrupted training resumes.
         segmenter: output: trained network.
@@ -67,7 +69,7 @@ def train_segmenter(
 
     key = fingerprint(
         [train_segmenter.model_dump(), seed],
-        [index, images, classes, training_masks, segmenter_backbone],
+        [index, images, classes, training_masks, cam_network, segmenter_backbone],
     )
     fit_segmenter(
         segmenter,
@@ -76,6 +78,7 @@ def train_segmenter(
         mask_of,
         read_classes(classes),
         segmenter_backbone,
+        cam_network if train_segmenter.tagger == "cams" else None,
         settings=train_segmenter,
         seed=seed,
         compute=compute,

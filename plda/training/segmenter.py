@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from plda.data.loading import load_image
 from plda.models.inference import Inference
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import SEGMENTER, MaskLearner
+from plda.models.tagger import read_tagger
 from plda.params import Compute, SegmenterTraining
 from plda.refinement.probabilities import USUAL, probabilities, refined_probabilities
 from plda.training.checkpoints import Checkpoint
@@ -32,6 +34,7 @@ def fit_segmenter(
     mask_of: Callable[[Entry], np.ndarray],
     classes: tuple[str, ...],
     first_weights: Path,
+    tagger: Path | None = None,
     *,
     settings: SegmenterTraining,
     seed: int,
@@ -48,6 +51,8 @@ def fit_segmenter(
         mask_of: returns an entry's (H, W) uint8 class ids, VOID where undecided.
         classes: class names, background first.
         first_weights: initial weights of the backbone, a file of the stage download_backbone.
+        tagger: network file of a classifier that becomes part of the network, see `plda.models.tagger`; it
+            does not take part in the training. None: none.
         settings: a trainer's section of the params.
         seed: seed of weights, order, augmentation and dropout.
         compute: device settings.
@@ -67,11 +72,14 @@ def fit_segmenter(
 
     def write(weights: Weights, history: pd.DataFrame) -> None:
         about: dict[str, Any] = {"first_weights": backbone["origin"]}
+        whole = architecture
+        if tagger:
+            part, own = read_tagger(tagger, classes)
+            whole = replace(architecture, tagger=part)
+            weights = {**weights, **{f"tagger.{name}": value for name, value in own.items()}}
         if settings.object_share == "matched":
-            weights, about["object_share"] = _matched(
-                weights, architecture, entries, archive, mask_of, compute
-            )
-        save_network(path, architecture, weights, about)
+            weights, about["object_share"] = _matched(weights, whole, entries, archive, mask_of, compute)
+        save_network(path, whole, weights, about)
         note(history)
 
     train(
@@ -123,4 +131,4 @@ def _matched(
     )
     lowered = weights[bias].clone()
     lowered[0] -= found.offset
-    return weights | {bias: lowered}, {name: round(value, 4) for name, value in found._asdict().items()}
+    return {**weights, bias: lowered}, {name: round(value, 4) for name, value in found._asdict().items()}

@@ -91,6 +91,7 @@ def describe(
         "backbone": architecture.backbone,
         "first_weights": said.get("first_weights", {}),
         "head": architecture.head,
+        "tagger": architecture.tagger.backbone if architecture.tagger else "none",
         "licence": licence,
         "made_by": f"plda {__version__}",
     }
