@@ -18,8 +18,8 @@ from test_engines import Tree
 from plda.errors import InputError
 from plda.params import read_params
 from plda.yaml_file import read_yaml
+from workflow import ablation_table
 from workflow import ablations as ablations_module
-from workflow import compare as compare_module
 from workflow.ablation_table import compare, mean_and_interval, mean_and_sd, page_of, read_metrics, summarise
 from workflow.ablations import Ablations, read_ablations, read_params_of_runs
 from workflow.experiments import Git, keep, run_files
@@ -352,7 +352,7 @@ def test_compare_and_keep_reject_incomplete_runs(
     runs_of(tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert compare_module.main(["--table", "t.csv", "--summary", "t.md", "--page", "t.html"]) == 2
+    assert ablation_table.main(["--table", "t.csv", "--summary", "t.md", "--page", "t.html"]) == 2
     assert "metrics.json: cannot be read" in capsys.readouterr().err
     assert keep_all() == 2
     assert "run `snakemake --cores all ablations` first" in capsys.readouterr().err

@@ -150,6 +150,6 @@ def test_refuse_unfit_rejects_invalid_stride_and_network() -> None:
     with pytest.raises(InputError, match=r"^params: train_cam\.output_stride: must be 16 with .*, got 8$"):
         refuse_unfit(params("vit_tiny_patch16_224", 8))
     with pytest.raises(
-        InputError, match=r"^params: download_backbone\.cams\.name: levit_128: gives no feature"
+        InputError, match=r"^params: download_backbone\.cams\.name: levit_128: has no feature maps"
     ):
         refuse_unfit(params("levit_128", 16))
