@@ -63,9 +63,9 @@ for stage, needs in STAGES.items():
             "../envs/plda.yaml"
         threads: needs.threads
         resources:
+            **({"gpu": gpus} if needs.network else {}),
             mem_mb=growing(needs.mem_mb),
             runtime=needs.minutes if needs.trains else growing(needs.minutes),
-            **({"gpu": gpus} if needs.network else {}),
         params:
             settings=settings(stage),
             photos=photos(stage),
