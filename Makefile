@@ -53,7 +53,7 @@ adopt-ablations: .venv/ready ## after `snakemake ablations`: save each run as a 
 		{ echo "Snakemake has work left: run 'snakemake --cores all ablations' first"; exit 1; }
 	python -m workflow.experiments
 
-rulegraph: .venv/ready ## draw the rule graph of the README; requires Debian's package graphviz
+rulegraph: .venv/ready ## draw the rule graph of docs/stages.md; requires Debian's package graphviz
 	snakemake --rulegraph dot results/main/report/report.html | dot -Tsvg > docs/rulegraph.svg
 
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
