@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_stage, write_params
+from conftest import Refusal, run_stage, write_params
 from test_training import trainer
 
 from plda.data.classes import read_classes
 from plda.errors import InputError
 from plda.models.backbones import Backbone
 from plda.models.baselines import KINDS, build_baseline
-from plda.models.saved import Architecture, load, load_network, save_network
-from plda.models.segmenters import SEGMENTER, TAGGER
-from plda.models.tagger import read_tagger, weigh_classes
+from plda.models.saved import Architecture, load, load_network, save, save_network
+from plda.models.segmenters import SEGMENTER
+from plda.models.tagger import TAGGER, read_tagger, weigh_classes
 
 CLASSES = ("background", "cat", "dog", "cow")
 
@@ -69,6 +69,16 @@ def test_train_segmenter_adds_classifier(drawn: Path, tmp_path: Path) -> None:
     write_params(params, train_segmenter__tagger="none")
     assert run_stage("train_segmenter", params, **paths) == 0
     assert not any(name.startswith("tagger") for name in load(paths["segmenter"])["weights"])
+
+
+def test_bad_classifier_is_refused_before_training(drawn: Path, tmp_path: Path, refused: Refusal) -> None:
+    params, paths = trainer("train_segmenter", drawn, tmp_path)
+    saved = load(paths["cam_network"])
+    del saved["weights"]["head.weight"]
+    save(paths["cam_network"], saved)
+    message = refused(run_stage, "train_segmenter", params, **paths)
+    assert "cam.pt: is not the network of a baseline: it has no head.weight" in message
+    assert "epoch" not in message and not paths["segmenter"].exists()
 
 
 def test_network_with_tagger_is_read_as_saved(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from plda.data.images import VOID
 from plda.models.backbones import Backbone, Network
 from plda.models.lean import is_lean
 from plda.models.saved import Architecture, Kind
-from plda.models.tagger import Tagger, weigh_classes
+from plda.models.tagger import TAGGER, Tagger, weigh_classes
 from plda.vision import torchvision
 
 heads = torchvision.models.segmentation
@@ -122,9 +122,6 @@ class Segmenter(Network):
         if self.tagger is not None:
             scores = weigh_classes(scores, self.tagger(image))
         return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)
-
-
-TAGGER = Kind("cam", lambda backbone, a: Tagger(backbone, len(a.classes) - 1))
 
 
 def _segmenter(backbone: Backbone, architecture: Architecture) -> Segmenter:

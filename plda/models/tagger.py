@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plda.errors import InputError
 from plda.models.backbones import Backbone, Network
-from plda.models.saved import Architecture, read_saved
+from plda.models.saved import Architecture, Kind, read_saved
 
 
 class Tagger(Network):
@@ -29,6 +30,9 @@ class Tagger(Network):
         return scores.float().mean(dim=(2, 3))
 
 
+TAGGER = Kind("cam", lambda backbone, a: Tagger(backbone, len(a.classes) - 1))
+
+
 def read_tagger(path: Path, classes: Sequence[str]) -> tuple[Architecture, Mapping[str, Tensor]]:
     """Read the architecture and the weights of a `Tagger` from a trained baseline of the stage train_cam.
 
@@ -39,7 +43,9 @@ def read_tagger(path: Path, classes: Sequence[str]) -> tuple[Architecture, Mappi
     Raises:
         InputError: not a network file of a baseline, or of other classes.
     """
-    architecture, weights = read_saved(path, "cam", classes)
+    architecture, weights = read_saved(path, TAGGER.name, classes)
+    if "head.weight" not in weights:
+        raise InputError(f"{path}: is not the network of a baseline: it has no head.weight")
     kept = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     rows = len(classes) - 1  # SEAM's head has one more, the first, for background
     return architecture, {**kept, "head.weight": weights["head.weight"][-rows:]}

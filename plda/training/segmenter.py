@@ -70,13 +70,15 @@ def fit_segmenter(
         long_side=round(settings.crop * sum(settings.scale) / 2),
     )
 
+    whole, added = architecture, {}
+    if tagger:  # read now: a bad file must not be found after the training
+        part, own = read_tagger(tagger, classes)
+        whole = replace(architecture, tagger=part)
+        added = {f"tagger.{name}": value for name, value in own.items()}
+
     def write(weights: Weights, history: pd.DataFrame) -> None:
         about: dict[str, Any] = {"first_weights": backbone["origin"]}
-        whole = architecture
-        if tagger:
-            part, own = read_tagger(tagger, classes)
-            whole = replace(architecture, tagger=part)
-            weights = {**weights, **{f"tagger.{name}": value for name, value in own.items()}}
+        weights = {**weights, **added}
         if settings.object_share == "matched":
             weights, about["object_share"] = _matched(weights, whole, entries, archive, mask_of, compute)
         save_network(path, whole, weights, about)

@@ -1,4 +1,4 @@
-"""What every rule takes from dvc.yaml, params.yaml and ablations.yaml."""
+"""Values of dvc.yaml, params.yaml and ablations.yaml for the rules."""
 
 from pathlib import Path
 
@@ -31,22 +31,22 @@ shell.prefix(locks.PREFIX)
 
 
 def inputs(name):
-    """The stage's inputs."""
+    """Return the stage's inputs."""
     return lambda wildcards: runs[wildcards.run][name].inputs
 
 
 def outputs(name):
-    """The stage's outputs; a path without an ending is a folder."""
+    """Return the stage's outputs; a path without a suffix is a folder."""
     return [path if Path(path).suffix else directory(path) for path in output_patterns(runs, name)]
 
 
 def settings(name):
-    """The sections of the params that the stage obeys."""
+    """Return the sections of params.yaml that affect the stage."""
     return lambda wildcards: runs[wildcards.run][name].settings
 
 
 def photos(name):
-    """A fingerprint of the user's photos, if the stage reads them: another one reruns it, as other settings do."""
+    """Return a fingerprint of the user's photos if the stage reads them; a change reruns the stage."""
 
     def known(wildcards):
         stage = runs[wildcards.run][name]
@@ -57,16 +57,16 @@ def photos(name):
 
 
 def command(name):
-    """The stage's command."""
+    """Return the stage's command."""
     return lambda wildcards: runs[wildcards.run][name].command
 
 
 def gpus(wildcards):
-    """One for each process of a stage that uses a network; none if the run computes on the CPU."""
+    """Return the number of GPUs of a stage with a network: one per process, 0 if the run uses the CPU."""
     compute = params_of_runs[wildcards.run]["compute"]
     return 0 if compute["device"] == "cpu" else compute["devices"]
 
 
 def growing(amount):
-    """Memory or minutes: with every attempt more, as the one before may have run out of it."""
+    """Return `amount` (memory or minutes) times the number of the attempt."""
     return lambda wildcards, attempt: amount * attempt

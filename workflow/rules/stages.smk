@@ -1,19 +1,20 @@
-"""One rule for each stage: what it needs to run is in the table, all else is in dvc.yaml."""
+"""One rule for all stages, with a table of the resources of each. dvc.yaml declares everything else."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a stage needs to run.
+    """The resources of a stage.
 
     Attributes:
-        mem_mb: memory. Every attempt asks for more, as the one before may have run out of it.
-        minutes: so every attempt of a stage that starts again; one that trains goes on where it stopped.
+        mem_mb: memory of the first attempt; each further attempt gets as much again.
+        minutes: time limit of the first attempt; each further one gets as much again, except of a stage that
+            trains, because that resumes.
         threads: CPU threads.
-        network: whether it computes with a network, on a GPU for each process if there are GPUs.
-        trains: whether it keeps its state when it is asked to leave.
-        local: whether it runs where Snakemake does, and not as a job of a cluster.
+        network: whether the stage uses a network, and so a GPU for each process, if there are GPUs.
+        trains: whether the stage saves its state at SIGTERM.
+        local: whether the stage runs on the machine of Snakemake, not as a cluster job.
     """
 
     mem_mb: int
@@ -26,7 +27,7 @@ class Needs:
 
 TRAINS = {"threads": 8, "network": True, "trains": True}
 INFERS = {"threads": 8, "network": True}
-# nobody trains a boundary network: a job would ask for a GPU to write three empty files
+# if no run trains a boundary network, the stage writes three empty files and needs no GPU job
 NO_BOUNDARY = not any(params["train_boundary"]["enabled"] for params in params_of_runs.values())
 
 STAGES = {
@@ -71,5 +72,5 @@ for stage, needs in STAGES.items():
             photos=photos(stage),
             command=command(stage),
         shell:
-            # Slurm asks all of a job to leave: shell and tee do not before the trainer has kept its state
+            # Slurm sends SIGTERM to all processes of a job; shell and tee must outlive the trainer
             ("trap '' TERM; " if needs.trains else "") + "{params.command} 2>&1 | tee -i {log}"

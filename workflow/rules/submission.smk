@@ -1,4 +1,4 @@
-"""The rule for the server that alone has the masks of VOC's test set; `all` does not ask for it."""
+"""The rule that packs predictions for the evaluation server of VOC's test set; not part of `all`."""
 
 
 localrules:
