@@ -179,7 +179,7 @@ def test_runs_keep_the_photo_folder_path(tmp_path: Path) -> None:
         ({"common": {"seed": 1}, "repeats": {"r": {"seed": 2}}}, "common.seed: repeats.r also sets it"),
         (
             {"repeats": {"r": {}, "s": {"seed": 0}}},
-            "repeats.s: up to evaluate, run a is identical to that with r",
+            "repeats.s: up to evaluate, run a is identical to that with r; remove one of the two repeats",
         ),
     ],
 )
@@ -324,7 +324,8 @@ def test_comparison_page_shows_every_run(tmp_path: Path) -> None:
         scores[f"b-{repeat}"] = {"seeds.miou": 45.0 + 1.1 * i}
     scores["full-r"] = {"seeds.miou": 40.0, "predictions.miou": 70.0}
     page = page_of(compare(scores, ablations), scores, ablations)
-    assert "b: +5.1 against a (95 % interval +4.9 to +5.3); the interval is above 0" in page
+    gain = "b: +5.1 against a (95 % interval +4.9 to +5.3)"
+    assert f"The highest run is {gain}; the interval is above 0." in page
     assert "Nothing to compare with a." in page  # predictions: full is not compared
     assert page.count('role="img"') == 1 + 2 + 2 + 1  # the steps; levels and differences
     assert "segmentation from true masks: 70.0" in page
@@ -468,7 +469,7 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     # DVC keeps each run as an experiment of the same name
     tree.commit()
     kept = tree.make("adopt-ablations")
-    assert "DVC experiments: a-s0, a-s1, b-s0, b-s1" in kept
+    assert "Saved as DVC experiments: a-s0, a-s1, b-s0, b-s1" in kept
     assert tree.run("git", "status", "--short") == ""
     file = "results/main/evaluate/metrics.json"
     diff = json.loads(tree.run("dvc", "metrics", "diff", "a-s1", "b-s1", "--json"))[file]["predictions.miou"]

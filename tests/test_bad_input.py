@@ -339,7 +339,7 @@ def test_stages_report_full_disk(photos: Photos, tmp_path: Path, refused: Refusa
         noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
         (photos.folder / "b.jpg").write_bytes(encoded(Image.fromarray(noise), quality=95))
         message = refused(photos.index, disk)
-        assert "images.zip: needs 0.1 MB, only 0.1 MB are free" in message
+        assert "images.zip: needs 0.1 MB, only 0.1 MB are free on the disk" in message
         # the disk fills up during the write
         message = refused(
             run_stage,
