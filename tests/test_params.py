@@ -203,7 +203,7 @@ def test_train_segmenter_rejects_single_image(photos: Photos, drawn: Path, tmp_p
     photos.rows = ["a.jpg,train,cat,", "c.jpg,val,dog,"]
     photos.write()
     out = tmp_path / "out"
-    assert photos.index(out, train_segmenter__head="deeplabv3") == 0
+    assert photos.index(out, train_segmenter__head="deeplabv3", train_segmenter__tagger="none") == 0
     message = refused(
         run_stage,
         "train_segmenter",
