@@ -62,9 +62,10 @@ from plda.refinement.walk import random_walk
 from plda.training.checkpoints import Checkpoint
 from plda.training.loop import train
 from plda.training.sampler import BatchSampler
+from plda.use.preset import FOLDER, preset_text
 
 ROOT = Path(__file__).parents[1]
-PRESET = ROOT / "workflow" / "presets" / "voc2012-cam-resnet50.yaml"
+PRESET = "voc2012-cam-resnet50"
 CLASSES = 20
 NETWORKS = ("resnet10", "mobilenetv2_100", "resnet50", "resnet101", "tf_efficientnet_lite2", "convnext_tiny",
             "vit_small_patch14_dinov2", "resnet38d")  # fmt: skip
@@ -315,9 +316,7 @@ def run_stage(name: str, params: Path, folder: Path, here: bool) -> float:
     """Run a stage on the files of a folder, in this process or a new one, and return its seconds."""
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["vars"][0]
     paths = {key: folder / Path(path).relative_to("results/main") for key, path in declared.items()}
-    workflow = ROOT / "workflow"
-    paths |= {"table": workflow / "archives.yaml", "presets": workflow / "presets"}
-    paths["checkpoints"] = folder / "checkpoints"
+    paths |= {"table": ROOT / "workflow" / "archives.yaml", "checkpoints": folder / "checkpoints"}
     flags = ["--params", str(params)]
     for key in path_arguments(stage_function(name)):
         paths[key].parent.mkdir(parents=True, exist_ok=True)
@@ -478,7 +477,7 @@ def drawn_photos(options: Options) -> Path:
     (source / "tags.csv").write_text("\n".join(lines) + "\n")
     names = ["background", *(f"class {i}" for i in range(CLASSES))]
     (source / "classes.txt").write_text("\n".join(names) + "\n")
-    preset = yaml.safe_load(PRESET.read_text())["infer_cams"]
+    preset = yaml.safe_load(preset_text(PRESET, folder=ROOT / FOLDER))["infer_cams"]
     params = params_of(options, index_data={"folder": str(source)}, infer_cams=preset) | {"source": "folder"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("download_data", "index_data"):
@@ -489,7 +488,7 @@ def drawn_photos(options: Options) -> Path:
 def inference(options: Options) -> None:
     """Measure maps at the preset's scales, mirrored: by the stage, and one image at a time in float32."""
     folder = photos(options)
-    scales = yaml.safe_load(PRESET.read_text())["infer_cams"]["scales"]
+    scales = yaml.safe_load(preset_text(PRESET, folder=ROOT / FOLDER))["infer_cams"]["scales"]
     entries = read_training_entries(folder / "index_data" / "index.csv")
     names = read_classes(folder / "index_data" / "classes.txt")
     archive = Archive(folder / "index_data" / "images.zip")

@@ -4,8 +4,8 @@
                                       [--trees DIR ...] [--threads 2]
     python benchmarks/stages.py growth [--images 200] [--factors 1 4 16] [--stages NAME ...] [--photos]
 
-costs runs the stages in order, with workflow/presets/photos.yaml (MobileNetV2, random weights unless a file
-is given), on evenly spaced photos of a folder, the same share of its train and val images; or on drawn photos
+costs runs the stages in order, with the preset photos (EfficientNet-Lite2, random weights unless a
+file is given), on evenly spaced photos of a folder, the same share of its train and val images; or on drawn photos
 with a long side of 320 pixels and masks, `--images` for training and a quarter as many for validation. Each
 tree runs its own code, preset and commands (dvc.yaml); the trees take turns at every stage. `predict` runs
 last, on the same photos. The scores show whether the trees agree; on drawn photos they are meaningless.
@@ -47,6 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from plda.sources.table import read_table  # noqa: E402
+from plda.use.preset import FOLDER, preset_text  # noqa: E402
 from workflow.stages import fill_stages, upstream  # noqa: E402
 
 LONG_SIDE, SHORT_SIDES = 320, (180, 320)
@@ -211,7 +212,7 @@ def grown(options: Namespace, factor: int, temporary: Path) -> Run:
         data, params = draw(photos, train), photo_params(ROOT, photos, None)
     else:
         data = Data(train, max(1, train // 4), photos)
-        params = yaml.safe_load((ROOT / "workflow/presets/creatures.yaml").read_text())
+        params = yaml.safe_load(preset_text("creatures", folder=ROOT / FOLDER))
         params["index_data"]["creatures"] |= {"train": data.train, "val": data.val}
     for name in TRAINERS:
         params[name]["epochs"] = 1
@@ -290,7 +291,7 @@ def held(group: int) -> float:
 
 def photo_params(tree: Path, photos: Path, weights: Path | None) -> dict[str, Any]:
     """Return the tree's preset for photos with its paths filled in."""
-    params: dict[str, Any] = yaml.safe_load((tree / "workflow/presets/photos.yaml").read_text())
+    params: dict[str, Any] = yaml.safe_load(preset_text("photos", folder=tree / FOLDER))
     params["index_data"]["folder"] = str(photos)
     for network in ("cams", "segmenter"):
         params["download_backbone"][network]["weights"] = str(weights.resolve()) if weights else "random"

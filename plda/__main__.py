@@ -1,7 +1,7 @@
 """The command line: `python -m plda STAGE --path ...`, and the commands that use a trained network.
 
 A stage is the function `NAME` in `plda/stages/NAME.py`. Each `Path` argument of it is a flag of the command
-line; every other argument is a section of the params file, which is validated first.
+line; every other argument is a section of the params file, which is validated first, or `params`, all of it.
 
 A use is the function `NAME` in `plda/use/NAME.py`. It reads no params file; `add_arguments` in the same file
 defines its flags.
@@ -58,6 +58,7 @@ ENVIRONMENT = {
 USES = {
     "predict": "label every pixel of photos",
     "export": "write a trained network as one file, for other programs (ONNX) or for plda",
+    "preset": "write a complete params file from a preset, with single values changed",
     "backbones": "list the available backbone networks",
 }
 
@@ -80,7 +81,7 @@ def optional_paths(function: Callable[..., None]) -> list[str]:
 
 
 def sections(function: Callable[..., None]) -> list[str]:
-    """Return the names of the arguments that are sections of the params file."""
+    """Return the names of the arguments that are sections of the params file; `params` is all of it."""
     flags = path_arguments(function) + optional_paths(function)
     return [name for name in inspect.signature(function).parameters if name not in flags]
 
@@ -204,7 +205,8 @@ def _run_stage(options: argparse.Namespace) -> None:
     for path in paths.values():
         delete_remains(remains_of(path))
     chosen = {name: getattr(options, name) for name in optional_paths(function)}
-    function(**paths, **chosen, **{name: getattr(params, name) for name in sections(function)})
+    settings = {name: params if name == "params" else getattr(params, name) for name in sections(function)}
+    function(**paths, **chosen, **settings)
 
 
 def _run_use(options: argparse.Namespace) -> None:

@@ -30,7 +30,11 @@ def read_yaml(path: Path) -> Any:
         InputError: the file is missing, is not UTF-8 or not YAML, or holds a duplicate key, a key that is not
             text, a tag or a control character; names the file and the line.
     """
-    text = read_text(path)
+    return parse_yaml(read_text(path), path)
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """Return the values of a YAML text, which is that of `path`; raises the same errors as `read_yaml`."""
     try:
         _check_events(path, _yaml().parse(text))
         root = _yaml().compose(text)
@@ -53,6 +57,21 @@ def yaml_text(values: Any) -> str:
     yaml.representer.ignore_aliases = lambda _: True
     yaml.dump(values, buffer)
     return buffer.getvalue()
+
+
+def value_spans(text: str) -> dict[str, tuple[int, int]]:
+    """Return the start and end of every value in a YAML text, by dotted name; a section is no value."""
+    spans: dict[str, tuple[int, int]] = {}
+
+    def collect(section: MappingNode, prefix: str) -> None:
+        for key, value in section.value:
+            if isinstance(value, MappingNode) and not value.flow_style:
+                collect(value, f"{prefix}{key.value}.")
+            else:
+                spans[f"{prefix}{key.value}"] = (value.start_mark.index, value.end_mark.index)
+
+    collect(_yaml().compose(text), "")
+    return spans
 
 
 def _yaml() -> YAML:

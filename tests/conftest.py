@@ -1,6 +1,5 @@
 """Shared fixtures and helpers: small params, a small drawn data set, an editable folder of photos."""
 
-import copy
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from server import Server, serving
 
 from plda.__main__ import main
+from plda.changes import with_changes
 from plda.models.backbones import Network
 from plda.models.baselines import CAM
 from plda.models.boundary import BOUNDARY
@@ -24,28 +24,28 @@ ROOT = Path(__file__).parents[1]
 BASELINES = get_args(TrainCam.model_fields["baseline"].annotation)
 KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (CAM, BOUNDARY, SEGMENTER)}
 TRAINER = {"epochs": 2, "batch_size": 4, "crop": 64}
+TRAINERS = ("train_cam", "train_boundary", "relabel_masks", "train_segmenter")
+
+
+SMALL = {
+    "compute.device": "cpu",
+    "compute.workers": 0,
+    **{f"index_data.creatures.{name}": value for name, value in {"train": 12, "val": 4, "size": 64}.items()},
+    **{f"{stage}.{name}": value for stage in TRAINERS for name, value in TRAINER.items()},
+    "relabel_masks.epochs": 1,
+    "train_boundary.enabled": True,
+    "make_masks.refinement": ["pamr", "random_walk"],
+    "train_cam.inspected": 4,
+    "infer_cams.scales": [1.0],
+    "report.gallery": 4,
+    "report.worst": 2,
+}
 
 
 def small_params(**changes: Any) -> dict[str, Any]:
     """Return params.yaml with small values; a keyword `a__b` sets the value `a.b`."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["compute"] |= {"device": "cpu", "workers": 0}
-    params["index_data"]["creatures"] |= {"train": 12, "val": 4, "size": 64}
-    params["train_cam"] |= TRAINER
-    params["train_boundary"] |= {**TRAINER, "enabled": True}
-    params["make_masks"]["refinement"] = ["pamr", "random_walk"]
-    params["relabel_masks"] |= {**TRAINER, "epochs": 1}
-    params["train_segmenter"] |= TRAINER
-    params["train_cam"]["inspected"] = 4
-    params["infer_cams"]["scales"] = [1.0]
-    params["report"] |= {"gallery": 4, "worst": 2}
-    for name, value in changes.items():
-        node, *rest = name.split("__")
-        target: Any = params
-        for part in rest:
-            target, node = target[node], part
-        target[node] = copy.deepcopy(value)
-    return params
+    given = {name.replace("__", "."): value for name, value in changes.items()}
+    return with_changes(yaml.safe_load((ROOT / "params.yaml").read_text()), {**SMALL, **given}, "")
 
 
 def write_params(path: Path, **changes: Any) -> Path:

@@ -41,6 +41,7 @@ from dvc.utils.serialize import loads_yaml
 from PIL import ExifTags, Image, ImageOps
 
 from plda.__main__ import main
+from plda.changes import with_changes
 from plda.data.archive import Archive
 from plda.data.images import read_image, read_mask
 from plda.data.index import Entry, read_index
@@ -332,7 +333,7 @@ class Folder(Door):
         (self.photos / "classes.txt").write_text("\n".join(CLASSES) + "\n")
         (self.photos / "tags.csv").write_text(self.TABLE)
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        params["source"], params["index_data"]["folder"] = "folder", str(self.photos)
+        params = with_changes(params, {"source": "folder", "index_data.folder": str(self.photos)}, "")
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
         if not self.index():
             raise Wrong("the valid folder is refused")

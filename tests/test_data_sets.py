@@ -96,11 +96,11 @@ def test_coco_runs_from_download_to_scores(tmp_path: Path, server: Server) -> No
 
 
 def test_presets_give_complete_plans(tmp_path: Path) -> None:
-    """Each preset has valid params, and Snakemake can plan with them."""
+    """Each preset gives valid params, and Snakemake can plan with them."""
     tree = Tree(tmp_path)
     presets = sorted((ROOT / "workflow/presets").glob("*.yaml"))
     assert len(presets) >= 5
     for preset in presets:
-        (tree.folder / "params.yaml").write_text(preset.read_text())
+        tree.run("python", "-m", "plda", "preset", preset.stem)
         plan = tree.snakemake_plan()
         assert plan[:2] == ["download_data", "index_data"] and plan[-1] == "report", preset

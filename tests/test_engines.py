@@ -7,8 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import yaml
 from conftest import ROOT, Photos, write_params
 
 from plda.__main__ import STAGES
+from plda.changes import with_changes
 
 AFTER_SEGMENTER = ["train_segmenter", "predict_masks", "evaluate", "report"]
 EVERY = list(STAGES)
@@ -81,9 +80,7 @@ class Tree:
 
     def set(self, name: str, value: object) -> None:
         path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        *sections, key = name.split(".")
-        reduce(getitem, sections, params)[key] = value
+        params = with_changes(yaml.safe_load(path.read_text()), {name: value}, "")
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def snakemake_plan(self) -> list[str]:

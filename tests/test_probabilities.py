@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from torch import Tensor
 
 from plda.data.transforms import resize
-from plda.params import read_params
+from plda.params import Params, check
 from plda.refinement.pamr import pamr
 from plda.refinement.probabilities import USUAL, refined_probabilities
 from plda.refinement.regions import average
+from plda.use.preset import FOLDER, preset_text
 
 
 def halves(left: int = 30) -> Tensor:
@@ -50,9 +52,10 @@ def test_refined_probabilities_chain_steps_at_half_size() -> None:
     torch.testing.assert_close(refined_probabilities(coarse, images, chain), expected)
 
 
-@pytest.mark.parametrize("file", ["params.yaml", "workflow/presets/photos.yaml"])
-def test_predict_uses_refinement_of_params(file: str) -> None:
-    settings = read_params(ROOT / file).predict_masks
+@pytest.mark.parametrize("name", ["creatures", "photos"])
+def test_predict_uses_refinement_of_presets(name: str) -> None:
+    text = preset_text(name, folder=ROOT / FOLDER)
+    settings = check(Params, yaml.safe_load(text), name).predict_masks
     assert {step: settings.of(step) for step in settings.refinement} == USUAL
 
 

@@ -1,8 +1,10 @@
 """The report page from small real inputs; every file has the format that the stages write."""
 
 import base64
+import html
 import io
 import json
+import re
 import shutil
 from functools import partial
 from html.parser import HTMLParser
@@ -13,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import ROOT, small_params
 from PIL import Image
 
 import plda
-from plda.__main__ import sections
 from plda.data.archive import Archive, pack
 from plda.data.images import VOID, encode_image, encode_mask
 from plda.data.index import Entry, read_index, write_index
@@ -27,8 +29,7 @@ from plda.files import write_json, write_text
 from plda.masks.cams import map_size, write_cams
 from plda.masks.estimate import write_estimates
 from plda.masks.folder import load_mask, write_mask
-from plda.params import Params, read_params
-from plda.report.facts import Differences, differences
+from plda.params import Params
 from plda.report.gallery import choose
 from plda.report.page import background_alone, mistakes
 from plda.scoring.confusion import Confusion
@@ -91,7 +92,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
              "pseudo_masks", "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history",
              "segmenter_machine", "predictions", "estimates", "metrics", "class_scores", "page",
              "backbone_origins")  # fmt: skip
-    paths = {name: folder / name for name in names} | {"presets": ROOT / "workflow" / "presets"}
+    paths = {name: folder / name for name in names}
     machine = {"device": "abacus", "precision": "32", "system": "Linux", "python": "3", "torch": "2"}
     write_json(paths["cam_machine"], machine)
     write_json(paths["segmenter_machine"], machine)
@@ -159,7 +160,7 @@ def make_page(paths: dict[str, Path], gallery: int = 4, worst: int = 0, **change
     params = Params.model_validate(
         small_params(**small, report__gallery=gallery, report__worst=worst, **changes)
     )
-    report(**paths, **{name: getattr(params, name) for name in sections(report)})
+    report(**paths, params=params)
     return Page(paths["page"].read_text())
 
 
@@ -329,24 +330,12 @@ def test_page_describes_the_run(inputs: dict[str, Path], page: Page) -> None:
     assert "creatures, drawn by this project: 5 for training, 3 for validation" in page.text
     assert "abacus, 32 precision; Linux, Python 3, PyTorch 2" in page.text
     assert f"plda {plda.__version__}" in page.text and "seed 0" in page.text
-    # nested names have a line break opportunity, which is not text, after each dot
-    assert "workflow/presets/creatures.yaml" in page.text and "index_data.creatures.train" in page.text
-    assert "train_segmenter.head" not in page.text
-    other = make_page(
-        {**inputs, "page": inputs["page"].with_name("changed")}, train_segmenter__head="deeplabv2"
-    )
-    assert "train_segmenter.head" in other.text and "deeplabv2 on resnet10" in other.text
-
-
-def test_differences_use_nearest_preset() -> None:
-    presets = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
-    for preset in presets:
-        own = read_params(preset).model_dump(exclude={"compute"})
-        assert differences(presets, own) == Differences(preset.stem, ())
-        own["make_masks"]["refinement"] = ()
-        (row,) = (differences(presets, own) or pytest.fail()).rows
-        assert row[0] == "make_masks.refinement" and row[2] == "[]"
-    assert differences([], own) is None
+    other = {**inputs, "page": inputs["page"].with_name("changed")}
+    assert "deeplabv2 on resnet10" in make_page(other, train_segmenter__head="deeplabv2").text
+    (shown,) = re.findall(r"<pre .*?>(.*?)</pre>", other["page"].read_text(), re.DOTALL)
+    settings = yaml.safe_load(html.unescape(shown))
+    assert settings["train_segmenter"] == small_params(train_segmenter__head="deeplabv2")["train_segmenter"]
+    assert settings.keys() | {"compute"} == small_params().keys()
 
 
 def test_mistakes_list_confused_classes() -> None:

@@ -314,10 +314,11 @@ def test_read_mxnet_file_rejects_invalid_content(tmp_path: Path) -> None:
 
 
 def fetch(tmp_path: Path, weights: Path | str, sha256: str = "", name: str = "resnet38d") -> int:
-    cams = {"name": name, "weights": str(weights), "sha256": sha256}
+    values = {"name": name, "weights": str(weights), "sha256": sha256}
+    cams = {f"download_backbone__cams__{key}": value for key, value in values.items()}
     return run_stage(
         "download_backbone",
-        write_params(tmp_path / "params.yaml", download_backbone__cams=cams),
+        write_params(tmp_path / "params.yaml", **cams),
         cam_backbone=tmp_path / "cams.pt",
         segmenter_backbone=tmp_path / "segmenter.pt",
         backbone_origins=tmp_path / "origins.json",

@@ -3,38 +3,31 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, TRAINER
+from conftest import ROOT, TRAINER, TRAINERS
 from test_adding import read_blocks
 from test_engines import Tree
 
 from plda.__main__ import STAGES
+from plda.changes import flat, with_changes
 
 PAGE = ROOT / "docs" / "tutorial.md"
 # replaces values that take too long or need a download
 SMALL = {
-    "download_backbone": {name: {"name": "resnet10", "weights": "random"} for name in ("cams", "segmenter")},
-    "compute": {"workers": 0},
-    "index_data": {"long_side": 64},
-    "train_cam": {**TRAINER, "lr": 0.001, "batch_norm": "trained"},
-    "infer_cams": {"scales": [1.0]},
-    "relabel_masks": {**TRAINER, "batch_norm": "trained"},
-    "train_segmenter": {**TRAINER, "batch_norm": "trained"},
-    "report": {"gallery": 4, "worst": 2},
+    **{f"download_backbone.{role}.name": "resnet10" for role in ("cams", "segmenter")},
+    **{f"download_backbone.{role}.weights": "random" for role in ("cams", "segmenter")},
+    "compute.workers": 0,
+    "index_data.long_side": 64,
+    **{f"{stage}.{name}": value for stage in TRAINERS for name, value in TRAINER.items()},
+    **{f"{stage}.batch_norm": "trained" for stage in TRAINERS if stage != "train_boundary"},
+    "train_cam.lr": 0.001,
+    "infer_cams.scales": [1.0],
+    "report.gallery": 4,
+    "report.worst": 2,
 }
-
-
-def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` with `changes` applied; changed keys must exist."""
-    assert set(changes) <= set(values)
-    return values | {
-        key: merged(values[key], change) if isinstance(change, dict) else change
-        for key, change in changes.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +40,12 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, list[str]]
     printed = []
     for block in rest:
         if block.kind == "yaml":
-            said = merged(yaml.safe_load(params.read_text()), yaml.safe_load(block.text))
-            params.write_text(yaml.safe_dump(merged(said, SMALL)))
+            changes = flat(yaml.safe_load(block.text))
+            params.write_text(yaml.safe_dump(with_changes(yaml.safe_load(params.read_text()), changes, "")))
         else:
             printed.append(tree.run("bash", "-euo", "pipefail", "-c", block.text))
+        if "plda preset" in block.text:
+            params.write_text(yaml.safe_dump(with_changes(yaml.safe_load(params.read_text()), SMALL, "")))
     return tree, printed
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BASELINES, ROOT, Photos, Refusal, run_stage, write_params
+from conftest import BASELINES, Photos, Refusal, run_stage, write_params
 
 from plda.__main__ import path_arguments, stage_function
 from plda.adaptation.learner import PldaLearner, Switches
@@ -29,7 +29,7 @@ PATHS = {
     "segmenter": "network.pt", "segmenter_history": "history.csv", "segmenter_machine": "machine.json",
     "predictions": "predictions", "estimates": "estimates.csv", "metrics": "metrics.json",
     "class_scores": "classes.csv", "summary": "summary.md",
-    "presets": ROOT / "workflow/presets", "page": "report.html",
+    "page": "report.html",
 }  # fmt: skip
 STAGES = (
     "download_backbone", "train_cam", "infer_cams", "train_boundary", "make_masks", "evaluate_cams",

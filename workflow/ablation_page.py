@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from plda.refinement.steps import AFTER
 from plda.report import charts
-from plda.report.facts import written
 from plda.report.page import template
 from workflow.ablations import Ablations
 
@@ -78,7 +77,7 @@ def render(
         ],
         head=cells[0],
         body=cells[1],
-        written=written,
+        written=_written,
         notes=notes,
     )
     return html
@@ -132,3 +131,12 @@ def _sentence(means: Mapping[str, tuple[float, float, float]], baseline: str) ->
     if low > 0:
         return f"The highest run is {run}: {told}; the interval is above 0."
     return f"No run is significantly above {baseline}; the highest run is {run}: {told}."
+
+
+def _written(value: Any) -> str:
+    """Format a plain value as in YAML."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

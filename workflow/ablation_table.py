@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from plda.changes import flat
 from plda.errors import InputError
 from plda.files import write_text
-from plda.report.facts import flat
 from workflow.ablation_page import render
 from workflow.ablations import ABLATIONS, Ablations, full_name, read_ablations
 from workflow.runs import compared, read_runs

@@ -4,14 +4,14 @@ python -m workflow.ablations RUN --params FILE     writes the params file of a r
 """
 
 import argparse
-import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from plda.changes import with_changes
 from plda.errors import InputError
 from plda.files import write_text
 from plda.params import Params, Section, check
@@ -22,7 +22,7 @@ ABLATIONS = Path("ablations.yaml")
 
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 Text = Annotated[str, Field(min_length=1)]
-Changes = dict[str, Any]  # values by dotted name of params.yaml
+Changes = dict[str, Any]  # values by dotted name, see plda.changes
 
 
 class Ablations(Section):
@@ -75,37 +75,20 @@ def read_params_of_runs(params_file: Path, ablations_file: Path) -> dict[str, di
     params = read_yaml(params_file)
     check(Params, params, params_file)
     ablations = read_ablations(ablations_file)
-    shared = _changed(params, ablations.common, f"{ablations_file}: common")
+    shared = with_changes(params, ablations.common, f"{ablations_file}: common.")
     runs = {MAIN: params}
     for run, changes in ablations.runs.items():
         for repeat, draw in ablations.repeats.items():
             for name in sorted(draw.keys() & (changes.keys() | ablations.common.keys())):
                 place = f"runs.{run}" if name in changes else "common"
                 raise InputError(f"{ablations_file}: {place}.{name}: repeats.{repeat} also sets it")
-            values = _changed(shared, changes, f"{ablations_file}: runs.{run}")
-            values = _changed(values, draw, f"{ablations_file}: repeats.{repeat}")
+            values = with_changes(shared, changes, f"{ablations_file}: runs.{run}.")
+            values = with_changes(values, draw, f"{ablations_file}: repeats.{repeat}.")
             checked = check(Params, values, f"{ablations_file}: run {full_name(run, repeat)}")
             if run == ablations.full and checked.train_segmenter.supervision != "masks":
                 raise InputError(f"{ablations_file}: full: {run} must set train_segmenter.supervision: masks")
             runs[full_name(run, repeat)] = values
     return runs
-
-
-def _changed(params: Mapping[str, Any], changes: Changes, place: str) -> dict[str, Any]:
-    """Return a copy of `params` with the values at dotted names changed; errors begin with `place`."""
-    changed = copy.deepcopy(dict(params))
-    for name, value in changes.items():
-        *_, last = parts = name.split(".")
-        node: Any = changed
-        for part in parts:
-            parent = node
-            if not isinstance(parent, dict) or part not in parent:
-                raise InputError(f"{place}.{name}: no such value in params.yaml")
-            node = parent[part]
-        if isinstance(node, dict):
-            raise InputError(f"{place}.{name}: must be a value, got a section; set its values one by one")
-        parent[last] = copy.deepcopy(value)
-    return changed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

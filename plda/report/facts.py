@@ -1,54 +1,15 @@
-"""Facts about a run: its data, method, machine and code, and how its params differ from a preset."""
+"""Facts about a run: its data, method, machine and code."""
 
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import plda
 from plda.data.index import Entry
-from plda.params import read_params
 from plda.refinement.steps import STEPS
-
-SECTIONS_OF_PLACE = {"compute"}  # sets where a stage runs, not what it computes
-
-
-class Differences(NamedTuple):
-    """Differences between a run's params and a preset.
-
-    Attributes:
-        preset: name of the preset.
-        rows: dotted name, value in the preset, value in the run; values are written as in YAML.
-    """
-
-    preset: str
-    rows: tuple[tuple[str, str, str], ...]
-
-
-def differences(presets: Iterable[Path], params: Mapping[str, Any]) -> Differences | None:
-    """Compare `params` with the nearest preset: same source if possible, then fewest different values.
-
-    Args:
-        presets: complete params files.
-        params: sections of the run's params as plain values, by name.
-
-    Returns:
-        None if there is no preset.
-    """
-    own = flat(params)
-    found = []
-    for preset in sorted(presets):
-        values = read_params(preset).model_dump(exclude=SECTIONS_OF_PLACE)
-        theirs = flat(values)
-        rows = [
-            (name, written(theirs.get(name)), written(own.get(name)))
-            for name in own | theirs
-            if own.get(name) != theirs.get(name)
-        ]
-        found.append((values["source"] != params["source"], len(rows), Differences(preset.stem, tuple(rows))))
-    return min(found, key=lambda it: it[:2])[2] if found else None
 
 
 def data_facts(entries: Sequence[Entry], classes: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:
@@ -146,24 +107,6 @@ def code_fact() -> str:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
-
-
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by their dotted names; an empty section counts as a value."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        nested = isinstance(value, dict) and value
-        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return found
-
-
-def written(value: Any) -> str:
-    """Format a plain value as in YAML."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(written, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 def _masked(entries: Sequence[Entry]) -> str:

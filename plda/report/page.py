@@ -12,9 +12,10 @@ from plda.data.images import PALETTE, VOID
 from plda.data.tags import Occurrence
 from plda.refinement.steps import AFTER
 from plda.report import charts
-from plda.report.facts import Differences, gist
+from plda.report.facts import gist
 from plda.report.gallery import HEAT, SPLITS, Row
 from plda.scoring.confusion import Confusion
+from plda.yaml_file import yaml_text
 
 MOST_CLASSES = 25  # of a confusion matrix that is still readable
 MISTAKES = 6  # confusions that are listed, at most
@@ -33,7 +34,6 @@ def render(
     classes: Sequence[str],
     params: Mapping[str, Any],
     facts: Mapping[str, Mapping[str, str]],
-    changes: Differences | None,
     images: Mapping[str, int],
     tagged: Sequence[Occurrence],
     doubts: Sequence[str],
@@ -53,7 +53,6 @@ def render(
         classes: class names, background first.
         params: sections of the run's params as plain values, by name.
         facts: sentences about the run by term, in groups.
-        changes: differences between the run's params and a preset; None if there is no preset.
         images: number of images in `train` and `val`.
         tagged: how often each class is tagged in the training images.
         doubts: sentences about classes that are hard to learn from the tags.
@@ -84,7 +83,7 @@ def render(
         supervision=supervision,
         facts=facts,
         gist=gist(params),
-        changes=changes,
+        settings=yaml_text(params),
         images=images,
         tagged=tagged,
         doubts=doubts,

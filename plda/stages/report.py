@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,21 +15,8 @@ from plda.files import write_text
 from plda.masks.cams import Cams
 from plda.masks.estimate import read_estimates
 from plda.masks.folder import load_mask, mask_path
-from plda.params import (
-    DownloadBackbone,
-    DownloadData,
-    IndexData,
-    InferCams,
-    MakeMasks,
-    PredictMasks,
-    RelabelMasks,
-    Report,
-    Section,
-    TrainBoundary,
-    TrainCam,
-    TrainSegmenter,
-)
-from plda.report.facts import code_fact, data_facts, differences, machine_facts, method_facts
+from plda.params import Params
+from plda.report.facts import code_fact, data_facts, machine_facts, method_facts
 from plda.report.gallery import choose, choose_worst, make_rows
 from plda.report.page import render
 from plda.scoring.images import score_images
@@ -40,7 +26,6 @@ def report(
     index: Path,
     images: Path,
     classes: Path,
-    presets: Path,
     backbone_origins: Path,
     cam_history: Path,
     cam_machine: Path,
@@ -58,19 +43,7 @@ def report(
     class_scores: Path,
     page: Path,
     *,
-    source: str,
-    seed: int,
-    download_data: DownloadData,
-    index_data: IndexData,
-    download_backbone: DownloadBackbone,
-    train_cam: TrainCam,
-    infer_cams: InferCams,
-    train_boundary: TrainBoundary,
-    make_masks: MakeMasks,
-    relabel_masks: RelabelMasks,
-    train_segmenter: TrainSegmenter,
-    predict_masks: PredictMasks,
-    report: Report,
+    params: Params,
 ) -> None:
     """Write the report page: settings, scores, training curves, and images with their masks.
 
@@ -78,7 +51,6 @@ def report(
         index: table of the data set, one row per image.
         images: archive of the images and true masks.
         classes: file of class names, background first.
-        presets: folder of complete params files, with which the run's params are compared.
         backbone_origins: origins of the first weights.
         cam_history: losses and learning rate of the CAM network by epoch.
         cam_machine: hardware and software that the CAM network was trained on.
@@ -95,35 +67,9 @@ def report(
         metrics: scores of the predictions, and their mean expected IoU.
         class_scores: IoU, precision and recall of the predictions by class.
         page: output: one HTML file that needs no other file.
-        source: source of the images.
-        seed: random seed of the trainings.
-        download_data: section `download_data` of params.yaml, shown on the page.
-        index_data: section `index_data` of params.yaml, shown on the page.
-        download_backbone: section `download_backbone` of params.yaml, shown on the page.
-        train_cam: section `train_cam` of params.yaml, shown on the page.
-        infer_cams: section `infer_cams` of params.yaml, shown on the page.
-        train_boundary: section `train_boundary` of params.yaml, shown on the page.
-        make_masks: section `make_masks` of params.yaml, shown on the page.
-        relabel_masks: section `relabel_masks` of params.yaml, shown on the page.
-        train_segmenter: section `train_segmenter` of params.yaml, shown on the page.
-        predict_masks: section `predict_masks` of params.yaml, shown on the page.
-        report: section `report` of params.yaml: how many images the gallery shows.
+        params: the whole params file; its section `report` says how many images the gallery shows.
     """
-    params = _plain(
-        source=source,
-        seed=seed,
-        download_data=download_data,
-        index_data=index_data,
-        download_backbone=download_backbone,
-        train_cam=train_cam,
-        infer_cams=infer_cams,
-        train_boundary=train_boundary,
-        make_masks=make_masks,
-        relabel_masks=relabel_masks,
-        train_segmenter=train_segmenter,
-        predict_masks=predict_masks,
-        report=report,
-    )
+    settings = params.model_dump(exclude={"compute"})  # which affects no result
     names, entries, archive = read_classes(classes), read_index(index), Archive(images)
     train = [entry for entry in entries if entry.teaches]
     predicted = [entry for entry in entries if mask_path(predictions, entry).exists()]
@@ -136,8 +82,8 @@ def report(
     tagged = occurrences(train, names)
     machines = {"CAM network": cam_machine, "segmentation network": segmenter_machine}
     facts = {
-        "Data": data_facts(entries, names, params),
-        "Method": method_facts(params, json.loads(backbone_origins.read_bytes())),
+        "Data": data_facts(entries, names, settings),
+        "Method": method_facts(settings, json.loads(backbone_origins.read_bytes())),
         "Where": {
             **machine_facts({name: json.loads(path.read_bytes()) for name, path in machines.items()}),
             "Code": code_fact(),
@@ -145,9 +91,8 @@ def report(
     }
     html = render(
         classes=names,
-        params=params,
+        params=settings,
         facts=facts,
-        changes=differences(presets.glob("*.yaml"), params),
         images=Counter(entry.split for entry in entries),
         tagged=tagged,
         doubts=doubts(tagged, len(train)),
@@ -163,8 +108,8 @@ def report(
         boundary_history=pd.read_csv(boundary_history),
         segmenter_history=pd.read_csv(segmenter_history),
         rows=make_rows(
-            choose(entries, report.gallery),
-            choose_worst(entries, order, report.worst),
+            choose(entries, params.report.gallery),
+            choose_worst(entries, order, params.report.worst),
             scores,
             expected,
             names,
@@ -176,13 +121,6 @@ def report(
     )
     write_text(page, html)
     print(page)
-
-
-def _plain(**sections: Section | str | int) -> dict[str, Any]:
-    """Return sections as plain dictionaries, as in YAML."""
-    return {
-        name: value.model_dump() if isinstance(value, Section) else value for name, value in sections.items()
-    }
 
 
 def read_class_scores(path: Path) -> pd.DataFrame:
