@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.learner import PUBLISHED, PldaLearner
 from plda.models.backbones import Backbone, reading
 from plda.models.baselines import CAM
 from plda.models.inference import fold_batch_norm
@@ -36,10 +36,7 @@ FAMILIES = {
     "of one size": ["levit_128", "mixer_s16_224", "maxvit_tiny_tf_224", "coatnet_0_rw_224"],
 }  # fmt: skip
 CLASSES = ("background", "cat", "dog")
-PLDA = Switches(
-    threshold=0.6, adversary=1.0, reversal="constant", features="stage3", supervision=1.0, background="none",
-    pamr_scale=1, per_labelled=False, warmup=0.0,
-)  # fmt: skip
+PLDA = PUBLISHED.model_copy(update={"reversal": "constant", "features": "stage3"})
 SIDE = 64  # pixels
 
 

@@ -40,7 +40,7 @@ from benchmarks.backbones import own_stride
 from plda.__main__ import ENVIRONMENT, STAGES, main, path_arguments, stage_function
 from plda.adaptation.adversary import adversarial_loss, reverse_gradient
 from plda.adaptation.domains import confident, domain_labels, erase
-from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.learner import PUBLISHED, PldaLearner
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
@@ -77,7 +77,6 @@ FORMS = {  # bf16, channels last, TF32
     "fp32": (False, False, False),
 }
 KINDS = ("cam", "cam + PLDA", "seam", "seam + PLDA")
-PUBLISHED = Switches(0.6, 1.0, "rising", "stage4", 1.0, "none", 1, per_labelled=False, warmup=0.0)
 PLDA_AIM, INFERENCE_AIM = 1.35, 5.0
 Options = argparse.Namespace
 

@@ -26,7 +26,7 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
     """Return the median seconds of a step, and MiB."""
     import torch
 
-    from plda.adaptation.learner import PldaLearner, Switches
+    from plda.adaptation.learner import PUBLISHED, PldaLearner
     from plda.models.backbones import Backbone
     from plda.models.baselines import TagLearner, build_baseline
 
@@ -40,18 +40,8 @@ def step(options: argparse.Namespace) -> tuple[float, float]:
     if options.background == "off":
         learner = TagLearner(network)
     else:
-        switches = Switches(
-            threshold=0.6,
-            adversary=1.0,
-            reversal="rising",
-            features="stage4",
-            supervision=1.0,
-            background=options.background,
-            pamr_scale=1,
-            per_labelled=False,
-            warmup=0.0,
-        )
-        learner = PldaLearner(network, classes, switches)
+        settings = PUBLISHED.model_copy(update={"background": options.background})
+        learner = PldaLearner(network, classes, settings)
     learner = learner.to(device, memory_format=torch.channels_last).train()
     image = torch.nn.functional.interpolate(  # blobs, so that neighbouring pixels are similar
         torch.randn(options.batch, 3, 8, 8), (options.side, options.side), mode="bicubic"

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plda.__main__ import ENVIRONMENT
-from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.learner import PUBLISHED, PldaLearner
 from plda.compute.device import inference_dtype
 from plda.models import resnet38d
 from plda.models.backbones import Backbone
@@ -348,8 +348,7 @@ def build(options: argparse.Namespace) -> tuple[Published, PldaLearner, Tensor, 
     with torch.no_grad():  # statistics like those of a trained network
         reference.backbone(network.backbone.normalise(image))
     network.backbone.load(reference.backbone.state_dict())
-    switches = Switches(0.6, 1.0, "rising", "stage4", 1.0, "none", 1, per_labelled=False, warmup=0.0)
-    learner = PldaLearner(network, CLASSES, switches)
+    learner = PldaLearner(network, CLASSES, PUBLISHED)
     pairs = [(network.head, reference.head), (network.narrow2, reference.narrow4)]
     pairs += [(network.narrow3, reference.narrow5), (network.correlation, reference.correlation)]
     with torch.no_grad():

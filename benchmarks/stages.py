@@ -4,8 +4,8 @@
                                       [--trees DIR ...] [--threads 2]
     python benchmarks/stages.py growth [--images 200] [--factors 1 4 16] [--stages NAME ...] [--photos]
 
-costs runs the stages in order, with the preset photos (EfficientNet-Lite2, random weights unless a
-file is given), on evenly spaced photos of a folder, the same share of its train and val images; or on drawn photos
+costs runs the stages in order, with the preset photos (EfficientNet-Lite2, random weights unless a file is
+given), on evenly spaced photos of a folder, the same share of its train and val images; or on drawn photos
 with a long side of 320 pixels and masks, `--images` for training and a quarter as many for validation. Each
 tree runs its own code, preset and commands (dvc.yaml); the trees take turns at every stage. `predict` runs
 last, on the same photos. The scores show whether the trees agree; on drawn photos they are meaningless.

@@ -148,7 +148,7 @@ class Training(Schedule):
 
 
 class Adaptation(Section):
-    """The switches of PLDA; plda/adaptation/learner.py explains them."""
+    """The settings of PLDA; params.yaml explains them."""
 
     enabled: bool
     threshold: Annotated[float, Field(gt=0, lt=1)]

@@ -11,10 +11,9 @@ from conftest import BASELINES
 from test_masks import pamr_by_loops
 from torch import Tensor
 
-from plda.adaptation.adversary import DomainHeads, adversarial_loss, reverse_gradient
+from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength, reverse_gradient
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
-from plda.adaptation.learner import PldaLearner, Switches
-from plda.adaptation.reversal import reversal_strength
+from plda.adaptation.learner import PUBLISHED, PldaLearner
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.data.transforms import resize
 from plda.models.backbones import Backbone
@@ -255,26 +254,13 @@ def test_domain_heads_on_labelled_pixels_equal_whole_map() -> None:
         torch.testing.assert_close(chosen, every, rtol=0, atol=1e-12)
 
 
-PUBLISHED = {
-    "threshold": 0.6,
-    "adversary": 1.0,
-    "reversal": "rising",
-    "features": "stage4",
-    "supervision": 1.0,
-    "background": "none",
-    "pamr_scale": 1,
-    "per_labelled": False,
-    "warmup": 0.0,
-}
-
-
 def learner(baseline: str = "cam", **changes: Any) -> tuple[PldaLearner, dict[str, Tensor]]:
     """Return a learner without dropout and with fixed batch statistics, so that losses are comparable."""
     torch.manual_seed(0)
     network = build_baseline(baseline, Backbone("resnet10", output_stride=8), C)
     torch.nn.init.normal_(network.head.weight, std=0.5)
     batch = {"image": torch.rand(B, 3, 64, 64), "tags": TAGS.float()}
-    return PldaLearner(network, C, Switches(**{**PUBLISHED, **changes})).eval(), batch
+    return PldaLearner(network, C, PUBLISHED.model_copy(update=changes)).eval(), batch
 
 
 def test_second_pass_does_not_update_batch_norm() -> None:
@@ -291,7 +277,7 @@ def test_learner_weights_scale_loss_parts(baseline: str) -> None:
     network, batch = learner(baseline, background="both")
     losses = network(batch, 0.5)
     _, parts = network.network.losses(batch["image"], batch["tags"])
-    assert losses.keys() == {"loss", *parts, "adversary", "supervision"}
+    assert losses.keys() == {"loss", *parts, "adversary", "supervision", "reversal"}
     base = torch.stack(list(parts.values())).sum()
     assert min(float(losses[part].detach()) for part in ("tags", "adversary", "supervision")) > 0
     torch.testing.assert_close(losses["loss"], base + losses["adversary"] + losses["supervision"])
@@ -309,6 +295,8 @@ def test_learner_starts_adaptation_after_warmup() -> None:
         losses = network(batch, progress)
         assert (losses["loss"] != losses["tags"]) == adapts, progress
         assert bool(losses["supervision"] > 0) == adapts
+        expected = reversal_strength((progress - 0.5) / 0.5) if adapts else 0
+        assert float(losses["reversal"]) == pytest.approx(expected)
 
 
 def test_adversary_reverses_backbone_gradient() -> None:

@@ -22,7 +22,7 @@ from conftest import KINDS, ROOT, Refusal, build, run_stage, small_params, write
 from test_training import DATA, trainer
 from torch import distributed, nn
 
-from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.learner import PldaLearner
 from plda.compute.parallel import parallel_map
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
@@ -73,10 +73,9 @@ def learner_of(kind: str, drawn: Path) -> nn.Module:
         return TagLearner(network)
     with torch.no_grad():
         network.head.weight.mul_(12)  # imitates training: small scores label nothing
-    switches = small_params()["train_cam"]["adaptation"]
-    switches.pop("enabled")
-    switches |= {"per_labelled": kind == "plda, means over labelled pixels", "background": "both"}
-    learner = PldaLearner(network, len(names) - 1, Switches(**switches))
+    changes = {"per_labelled": kind == "plda, means over labelled pixels", "background": "both"}
+    settings = check(Params, small_params(), "test").train_cam.adaptation.model_copy(update=changes)
+    learner = PldaLearner(network, len(names) - 1, settings)
     for module in learner.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -97,9 +96,10 @@ def losses(drawn: Path, devices: int, rank: int) -> dict[str, pd.DataFrame]:
     for kind in TRAINERS:
         # few images, to be quick; SEAM needs more: with few pixels, rounding changes which maxima count
         entries = read_index(drawn / "index.csv", "train")[: 12 if kind == "seam" else 4]
-        changes = {"epochs": STEPS, "batch_size": len(entries), "optimizer": "sgd", "lr": 0.001}
-        section = small_params()["train_cam"] | changes  # one step per epoch
-        params = check(Params, small_params(compute__devices=devices, train_cam=section), "test")
+        # one step per epoch
+        values = {"epochs": STEPS, "batch_size": len(entries), "optimizer": "sgd", "lr": 0.001}
+        changes = {f"train_cam__{key}": value for key, value in values.items()}
+        params = check(Params, small_params(compute__devices=devices, **changes), "test")
         data: MaskedCrops | TaggedCrops = TaggedCrops(entries, archive, names, params.train_cam, 0)
         if kind in ("segmenter", "boundary"):
             data = MaskedCrops(entries, archive, PartlyLabelled(archive), params.train_cam, 0)

@@ -10,7 +10,7 @@ from conftest import BASELINES, ROOT, Photos, build, run_stage, small_params, wr
 from dvc.utils.serialize import loads_yaml
 from test_training import trainer
 
-from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.learner import PUBLISHED, PldaLearner
 from plda.errors import InputError
 from plda.models.baselines import TagLearner
 from plda.models.saved import Architecture
@@ -137,7 +137,6 @@ def test_read_params_rejects_file_without_sections(tmp_path: Path, content: str)
         ({"compute__device": "mps", "compute__devices": 2}, "compute.devices: must be 1 with device mps"),
         ({"compute__devices": 3}, "train_cam.batch_size: must be a multiple of compute.devices"),
         ({"index_data__folder": 2024}, "index_data.folder: must be text; put it in quotes, got 2024"),
-        ({"train_cam": [1]}, "train_cam: must be a section"),
         ({"train_segmenter__head": "deeplabv3", "train_segmenter__batch_size": 1},
          "train_segmenter.batch_size: must be at least 2 with head deeplabv3"),
         ({"train_cam__output_stride": 32, "train_cam__crop": 32, "train_cam__batch_size": 1},
@@ -149,6 +148,11 @@ def test_params_reject_values_that_fail_later(change: dict[str, Any], words: str
     with pytest.raises(InputError) as error:
         check(Params, small_params(**change), "params.yaml")
     assert f"params.yaml: {words}" in str(error.value)
+
+
+def test_params_reject_list_as_section() -> None:
+    with pytest.raises(InputError, match=r"^params\.yaml: train_cam: must be a section"):
+        check(Params, {**small_params(), "train_cam": [1]}, "params.yaml")
 
 
 def test_params_errors_are_short() -> None:
@@ -194,8 +198,7 @@ def step_works(architecture: Architecture, crop: int) -> bool:
     except ValueError:
         return False
     if architecture.kind == "cam":
-        switches = Switches(0.6, 1.0, "rising", "stage4", 1.0, "none", 1, False, 0.0)
-        PldaLearner(network, 1, switches).train()(batch, 0.5)
+        PldaLearner(network, 1, PUBLISHED).train()(batch, 0.5)
     return True
 
 

@@ -53,10 +53,11 @@ class Published:
 
     def run(self) -> int:
         (self.folder / "archives.yaml").write_text(yaml.safe_dump(self.table, sort_keys=False))
-        settings = {"folder": str(self.folder / "downloads"), "have": self.have, "test": self.test}
+        values = {"folder": str(self.folder / "downloads"), "have": self.have, "test": self.test}
+        settings = {f"download_data__{key}": value for key, value in values.items()}
         return run_stage(
             "download_data",
-            write_params(self.folder / "params.yaml", source=self.source, download_data=settings),
+            write_params(self.folder / "params.yaml", source=self.source, **settings),
             table=self.folder / "archives.yaml",
             archives=self.folder / "archives.json",
         )

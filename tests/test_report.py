@@ -147,8 +147,9 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
         write_text(paths[name], table.to_csv(index=False))
     write_text(paths["seed_curve"], curve_table(curve).to_csv(index=False))
     history = pd.DataFrame({"epoch": [1, 2], "step": [3, 6], "lr": [1e-3, 1e-4], "loss": [0.7, 0.5]})
-    domains = {"train_source": [9.0, 8.0], "train_target": [3.0, 4.0]}
-    precision = {f"{name}_precision": [60.0, 71.0] for name in domains} if scored else {}
+    domains = {"train_source": [9.0, 8.0], "train_target": [3.0, 4.0], "reversal": [0.2, 0.6]}
+    measured = ("train_source", "train_target") if scored else ()
+    precision = {f"{name}_precision": [60.0, 71.0] for name in measured}
     write_text(paths["cam_history"], history.assign(**domains, **precision).to_csv(index=False))
     write_text(paths["boundary_history"], "epoch,step,lr,loss\n")
     write_text(paths["segmenter_history"], history.to_csv(index=False))

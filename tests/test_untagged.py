@@ -11,7 +11,7 @@ import torch
 from conftest import BASELINES, Photos, Refusal, run_stage, write_params
 
 from plda.__main__ import path_arguments, stage_function
-from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.learner import PUBLISHED, PldaLearner
 from plda.data.index import read_index, read_training_entries
 from plda.masks.cams import Cams
 from plda.masks.folder import load_mask
@@ -116,8 +116,8 @@ def test_index_data_rejects_training_set_without_tags(photos, tmp_path: Path, re
 def test_untagged_batch_trains_only_with_tag_loss(baseline: str) -> None:
     torch.manual_seed(0)
     network = build_baseline(baseline, Backbone("resnet10"), 3)
-    switches = Switches(0.6, 1.0, "constant", "stage4", 1.0, "none", 1, False, 0.0)
-    learner = PldaLearner(network, 3, switches).train()
+    settings = PUBLISHED.model_copy(update={"reversal": "constant"})
+    learner = PldaLearner(network, 3, settings).train()
     losses = learner({"image": torch.randn(2, 3, 64, 64), "tags": torch.zeros(2, 3)}, 0.5)
     losses["loss"].backward()
     assert float(losses["adversary"]) == float(losses["supervision"]) == 0

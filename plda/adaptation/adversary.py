@@ -11,13 +11,13 @@ remove what they use. With p the head's softmax, H its entropy (detached), and d
 where n_d counts the image's pixels of that domain for that class and n = n_source + n_target.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from plda.adaptation.balance import balance_weights
-from plda.adaptation.domains import SOURCE, TARGET
+from plda.adaptation.domains import SOURCE, TARGET, balance_weights
 
 
 class _Reversal(torch.autograd.Function):
@@ -35,6 +35,14 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
     """Return `x`; in the backward pass, its gradient is multiplied by `-strength`."""
     reversed_x: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]
     return reversed_x
+
+
+def reversal_strength(progress: float, schedule: str = "rising") -> float:
+    """Return lambda of the gradient reversal at training progress t in [0, 1].
+
+    "rising": 2 / (1 + exp(-10 t)) - 1 (Ganin and Lempitsky, 2015), the published schedule; "constant": 1.
+    """
+    return 1.0 if schedule == "constant" else 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class DomainHeads(nn.Module):

@@ -55,3 +55,15 @@ def erase(image: Tensor, source: Tensor, colour: Tensor) -> Tensor:
 def domain_labels(source: Tensor, target: Tensor) -> Tensor:
     """Return SOURCE where `source`, else TARGET where `target`, else IGNORED: (B, C, h, w) bool to int64."""
     return torch.where(source, SOURCE, torch.where(target, TARGET, IGNORED))
+
+
+def balance_weights(counts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the class balance of both losses: the rarer a label in its image, the larger its weight.
+
+    It is (n - n_k) / (1 + n), n the sum of `counts` over their last axis: (..., K) integers to (..., K).
+
+    By default, torch divides integers to float32, which would halve the precision of a float64 loss.
+    """
+    counts = counts.to(torch.promote_types(dtype, torch.float32))
+    n = counts.sum(dim=-1, keepdim=True)
+    return (n - counts) / (1 + n)

@@ -10,50 +10,34 @@ this is computed during the warm-up, and no loss with weight 0 is computed.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm  # base class of batch norm, also across processes
 
-from plda.adaptation.adversary import DomainHeads, adversarial_loss
+from plda.adaptation.adversary import DomainHeads, adversarial_loss, reversal_strength
 from plda.adaptation.domains import IGNORED, confident, domain_labels, erase
-from plda.adaptation.reversal import reversal_strength
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
 from plda.collectives import mean_divisor
 from plda.data.transforms import full_precision, resize
 from plda.models.baselines import Baseline
 from plda.models.cam import CamOutput
+from plda.params import Adaptation
 
-
-@dataclass(frozen=True)
-class Switches:
-    """Options of PLDA; the first value of each is the published one.
-
-    Attributes:
-        threshold: tau, 0.6: response above which a pixel is source or target.
-        adversary: weight of L_uda, 1; 0 disables it.
-        reversal: lambda of the gradient reversal: "rising" with the training progress, or "constant".
-        features: "stage4" or "stage3": backbone features that the domain heads receive.
-        supervision: weight of L_cps, 1; 0 disables it.
-        background: background pixels of pseudo-supervision. "none": dropped; "both": kept from both forward
-            passes; "image": kept from the pass on the whole image only, because the pass on the erased image
-            predicts background where the object was, and often where the rest of the object still is.
-        pamr_scale: 1: PAMR refines pseudo-labels at the maps' size; 2, 4, ...: at this multiple of it.
-        per_labelled: False: losses are means over all pixels; True: over the labelled pixels.
-        warmup: 0: fraction of the training before adaptation begins.
-    """
-
-    threshold: float
-    adversary: float
-    reversal: str
-    features: str
-    supervision: float
-    background: str
-    pamr_scale: int
-    per_labelled: bool
-    warmup: float
+PUBLISHED = Adaptation(
+    enabled=True,
+    threshold=0.6,
+    adversary=1.0,
+    reversal="rising",
+    features="stage4",
+    supervision=1.0,
+    background="none",
+    pamr_scale=1,
+    per_labelled=False,
+    warmup=0.0,
+)
+"""The values of the paper and its code."""
 
 
 class PldaLearner(nn.Module):
@@ -64,12 +48,18 @@ class PldaLearner(nn.Module):
         heads: the domain heads, which are not needed after training.
     """
 
-    def __init__(self, network: Baseline, classes: int, switches: Switches) -> None:
-        """Build the domain heads; `classes` is the number of tag classes, without background."""
+    def __init__(self, network: Baseline, classes: int, settings: Adaptation) -> None:
+        """Build the domain heads.
+
+        Args:
+            network: the baseline.
+            classes: number of tag classes, without background.
+            settings: `train_cam.adaptation` of the params; params.yaml explains its values.
+        """
         super().__init__()
         self.network = network
-        self.heads = DomainHeads(network.backbone.channels[switches.features], classes)
-        self.switches = switches
+        self.heads = DomainHeads(network.backbone.channels[settings.features], classes)
+        self.settings = settings
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the losses of a batch.
@@ -80,32 +70,34 @@ class PldaLearner(nn.Module):
 
         Returns:
             Scalars: `loss`, the sum that is minimised, and its parts before their weights: the baseline's,
-            `adversary` (L_uda) and `supervision` (L_cps of source and target pixels), 0 if disabled.
+            `adversary` (L_uda) and `supervision` (L_cps of source and target pixels), 0 if disabled; and
+            `reversal`, the strength lambda of the gradient reversal, 0 if nothing is reversed.
         """
-        image, tags, switches = batch["image"], batch["tags"], self.switches
+        image, tags, settings = batch["image"], batch["tags"], self.settings
         output, parts = self.network.losses(image, tags)
         loss = torch.stack(list(parts.values())).sum()
-        parts |= {"adversary": torch.zeros_like(loss), "supervision": torch.zeros_like(loss)}
-        if progress >= switches.warmup and (switches.adversary or switches.supervision):
-            adapting = (progress - switches.warmup) / (1 - switches.warmup)
-            parts |= self._adaptation(image, tags, output, reversal_strength(adapting, switches.reversal))
+        parts |= {name: torch.zeros_like(loss) for name in ("adversary", "supervision", "reversal")}
+        if progress >= settings.warmup and (settings.adversary or settings.supervision):
+            adapting = (progress - settings.warmup) / (1 - settings.warmup)
+            parts |= self._adaptation(image, tags, output, reversal_strength(adapting, settings.reversal))
             loss = (
-                loss + switches.adversary * parts["adversary"] + switches.supervision * parts["supervision"]
+                loss + settings.adversary * parts["adversary"] + settings.supervision * parts["supervision"]
             )
         return {"loss": loss, **parts}
 
     def _adaptation(
         self, image: Tensor, tags: Tensor, output: CamOutput, strength: float
     ) -> dict[str, Tensor]:
-        source = confident(output.maps, tags, self.switches.threshold)
+        source = confident(output.maps, tags, self.settings.threshold)
         erased = erase(image, source, self.network.backbone.mean)
         with torch.no_grad(), statistics_kept(self.network):
             second: CamOutput = self.network(erased)
-        target = confident(second.maps, tags, self.switches.threshold)
+        target = confident(second.maps, tags, self.settings.threshold)
         losses = {}
-        if self.switches.adversary:
+        if self.settings.adversary:
             losses["adversary"] = self._adversary(output, domain_labels(source, target), strength)
-        if self.switches.supervision:
+            losses["reversal"] = torch.full_like(losses["adversary"].detach(), strength)
+        if self.settings.supervision:
             # both passes in one batch, because PAMR on small maps is many small operations
             losses["supervision"] = self._supervision(
                 torch.cat([image, erased]),
@@ -117,7 +109,7 @@ class PldaLearner(nn.Module):
 
     def _adversary(self, output: CamOutput, labels: Tensor, strength: float) -> Tensor:
         """Return L_uda; `labels` are (B, C, h, w)."""
-        features = output.features[self.switches.features]
+        features = output.features[self.settings.features]
         if features.shape[-2:] != labels.shape[-2:]:
             labels = F.interpolate(labels.float(), features.shape[-2:], mode="nearest").long()
         labelled = (labels != IGNORED).any(dim=1)
@@ -127,9 +119,11 @@ class PldaLearner(nn.Module):
 
     def _supervision(self, images: Tensor, tags: Tensor, scores: Tensor, teaches: Tensor) -> Tensor:
         """Return L_cps of both passes; each argument (2 B, ...) has the first pass in its first half."""
-        keeps = self.switches.background
+        keeps = self.settings.background
+        # "image" drops the background of the erased image: the network predicts background where the object
+        # was, and often where the rest of the object still is
         with full_precision(scores):
-            size = [self.switches.pamr_scale * side for side in scores.shape[-2:]]
+            size = [self.settings.pamr_scale * side for side in scores.shape[-2:]]
             small = resize(images.float(), size)
             labels = pseudo_labels(scores, small, tags, teaches, background=keeps != "none")
             of_source, of_target = labels.chunk(2)
@@ -144,7 +138,7 @@ class PldaLearner(nn.Module):
 
     def _mean(self, loss: Tensor, labelled: Tensor) -> Tensor:
         """Return `loss`, a mean over all pixels, or convert it to a mean over `labelled`, (B, h, w) bool."""
-        if not self.switches.per_labelled:
+        if not self.settings.per_labelled:
             return loss
         return loss * labelled.numel() / mean_divisor(labelled.sum())
 

@@ -15,7 +15,7 @@ labelled pixels,
 import torch
 from torch import Tensor
 
-from plda.adaptation.balance import balance_weights
+from plda.adaptation.domains import balance_weights
 from plda.data.transforms import resize
 from plda.refinement.pamr import pamr
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
-from plda.adaptation.reversal import reversal_strength
 from plda.data.images import PALETTE, VOID
 from plda.data.tags import Occurrence
 from plda.refinement.steps import AFTER
@@ -69,7 +68,7 @@ def render(
     """
     supervision = params["train_segmenter"]["supervision"]
     steps = _steps(metrics, params["make_masks"]["refinement"], supervision)
-    drawn = _training_charts(cam_history, boundary_history, segmenter_history, params["train_cam"])
+    drawn = _training_charts(cam_history, boundary_history, segmenter_history)
     if steps:
         trivial = background_alone(confusion) if confusion.pixels else None
         drawn["funnel"] = charts.funnel(steps, trivial)
@@ -175,16 +174,14 @@ def _ranked(ious: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(known, key=lambda it: -it[1])
 
 
-def _training_charts(
-    cam: pd.DataFrame, boundary: pd.DataFrame, segmenter: pd.DataFrame, settings: Mapping[str, Any]
-) -> dict[str, str]:
+def _training_charts(cam: pd.DataFrame, boundary: pd.DataFrame, segmenter: pd.DataFrame) -> dict[str, str]:
     every = dict(zip(charts.TRAININGS, (cam, boundary, segmenter), strict=True))
     trained = {name: history for name, history in every.items() if len(history)}
     drawn = {
         "loss": charts.epoch_curves("loss", "loss", trained),
         "rate": charts.epoch_curves("lr", "learning rate", trained),
     }
-    told = ("epoch", "step", "lr", "loss")
+    told = ("epoch", "step", "lr", "loss", "reversal")
     parts = [c for c in map(str, cam) if c not in told and not c.startswith(("train_", "val_"))]
     if len(parts) > 1:
         names = {part: part.replace("_", " ") for part in parts}
@@ -194,13 +191,8 @@ def _training_charts(
     if "train_gap" in cam:
         columns = {"train_gap": "training images", "val_gap": "unseen images"}
         drawn["inspected_gap"] = charts.curves("inspected-gap", "proxy A-distance", cam, columns)
-    adaptation = settings["adaptation"]
-    if adaptation["enabled"] and adaptation["adversary"]:
-        progress = (cam["step"] - 1) / (cam["step"].iloc[0] * settings["epochs"])
-        adapting = ((progress - adaptation["warmup"]) / (1 - adaptation["warmup"])).clip(lower=0)
-        strength = adapting.map(lambda at: reversal_strength(at, adaptation["reversal"]))
-        table = cam.assign(strength=strength.where(progress >= adaptation["warmup"], 0.0))
-        drawn["lambda"] = charts.curves("lambda", "λ", table, {"strength": "gradient reversal"})
+    if "reversal" in cam and cam["reversal"].any():
+        drawn["lambda"] = charts.curves("lambda", "λ", cam, {"reversal": "gradient reversal"})
     return drawn
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
-from plda.adaptation.learner import PldaLearner, Switches
+from plda.adaptation.learner import PldaLearner
 from plda.data.archive import Archive
 from plda.data.classes import read_classes
 from plda.data.datasets import TaggedCrops
@@ -70,9 +70,8 @@ def train_cam(
         side=round(train_cam.crop * sum(train_cam.scale) / 2),
         threshold=train_cam.adaptation.threshold,
     )
-    switches = train_cam.adaptation.model_dump()
-    if switches.pop("enabled"):
-        learner: nn.Module = PldaLearner(network, len(names) - 1, Switches(**switches))
+    if train_cam.adaptation.enabled:
+        learner: nn.Module = PldaLearner(network, len(names) - 1, train_cam.adaptation)
     else:
         learner = TagLearner(network)
 
