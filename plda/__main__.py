@@ -8,6 +8,7 @@ defines its flags.
 """
 
 import argparse
+import ast
 import importlib
 import inspect
 import io
@@ -16,7 +17,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -27,21 +28,22 @@ from plda.errors import AGAIN, INTERRUPTED, InputError, Unfinished
 from plda.files import delete_remains, remains_of
 from plda.processes import kill_workers
 
-STAGES = {
-    "download_data": "download and verify the archives of a published data set",
-    "index_data": "check a data set and pack it into one archive and one table",
-    "download_backbone": "fetch the initial weights of the networks",
-    "train_cam": "train a classifier on image tags",
-    "infer_cams": "compute class activation maps of the training images",
-    "train_boundary": "train the network that detects object boundaries, for the random walk",
-    "make_masks": "turn the maps into pseudo-masks",
-    "evaluate_cams": "score the maps' seeds and the pseudo-masks where true masks exist",
-    "relabel_masks": "relabel the training images with a first segmentation network",
-    "train_segmenter": "train a segmentation network on masks",
-    "predict_masks": "label every pixel of images that were not used for training",
-    "evaluate": "score the masks of the segmentation network against true masks, and write the summary",
-    "report": "write the report page",
-}
+STAGES = (
+    "download_data",
+    "index_data",
+    "download_backbone",
+    "train_cam",
+    "infer_cams",
+    "train_boundary",
+    "make_masks",
+    "evaluate_cams",
+    "relabel_masks",
+    "train_segmenter",
+    "predict_masks",
+    "evaluate",
+    "report",
+)
+USES = ("predict", "export", "preset", "backbones")
 ENVIRONMENT = {
     # OpenMP threads sleep while they wait. If they spin while other programs run, a training step takes 1.5
     # times as long (benchmarks/cpu_step.py)
@@ -55,18 +57,21 @@ ENVIRONMENT = {
     # about 220, a photo of a new size about 55
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "384",
 }
-USES = {
-    "predict": "label every pixel of photos",
-    "export": "write a trained network as one file, for other programs (ONNX) or for plda",
-    "preset": "write a complete params file from a preset, with single values changed",
-    "backbones": "list the available backbone networks",
-}
 
 
 def stage_function(name: str) -> Callable[..., None]:
     """Import the code of stage `name` and return its function."""
     function: Callable[..., None] = getattr(importlib.import_module(f"plda.stages.{name}"), name)
     return function
+
+
+def summary(command: str) -> str:
+    """Return the first line of a command's docstring. Its code is not imported: that would take seconds."""
+    room = "stages" if command in STAGES else "use"
+    code = (Path(__file__).parent / room / f"{command}.py").read_text(encoding="utf-8")
+    functions = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+    docstring = ast.get_docstring(next(node for node in functions if node.name == command))
+    return (docstring or "").partition("\n")[0]
 
 
 def path_arguments(function: Callable[..., None]) -> list[str]:
@@ -179,8 +184,8 @@ def _parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help="see below")
-    for name, line in {**STAGES, **USES}.items():
-        command = commands.add_parser(name, description=line)
+    for name in STAGES + USES:
+        command = commands.add_parser(name)
         if name not in given:  # importing every stage would take seconds
             continue
         if name in STAGES:
@@ -190,8 +195,8 @@ def _parse(given: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def _listed(title: str, commands: Mapping[str, str]) -> str:
-    lines = [f"  {name:18} {line}" for name, line in commands.items()]
+def _listed(title: str, commands: Sequence[str]) -> str:
+    lines = [f"  {name:18} {summary(name)}" for name in commands]
     return "\n".join([f"{title}:", *lines, "", ""])
 
 
@@ -200,7 +205,7 @@ def _run_stage(options: argparse.Namespace) -> None:
 
     function = stage_function(options.command)
     params = read_params(options.params)
-    print(f"{options.command}: {STAGES[options.command]}", file=sys.stderr, flush=True)
+    print(f"{options.command}: {summary(options.command)}", file=sys.stderr, flush=True)
     paths = {name: getattr(options, name) for name in path_arguments(function)}
     for path in paths.values():
         delete_remains(remains_of(path))

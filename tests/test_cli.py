@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Photos, Refusal, run_stage, write_params
 
-from plda.__main__ import ENVIRONMENT, STAGES, USES, main
+from plda.__main__ import ENVIRONMENT, STAGES, USES, main, summary
 from plda.errors import InputError
 
 
@@ -53,7 +53,7 @@ def test_bad_input_shows_traceback_only_on_request(photos: Photos, tmp_path: Pat
 
     quiet = run()
     assert quiet.returncode == 2
-    assert quiet.stderr.splitlines()[0] == f"index_data: {STAGES['index_data']}"
+    assert quiet.stderr.splitlines()[0] == f"index_data: {summary('index_data')}"
     assert quiet.stderr.splitlines()[1].startswith("plda index_data: error: ")
     assert "Traceback" not in quiet.stderr
     loud = run("--traceback")

@@ -18,7 +18,7 @@ WIDTHS = (48, 10, 14, 6, 20)
 
 
 def backbones(*, pattern: str, results: Path | None) -> None:
-    """List the valid values of download_backbone.*.name.
+    """List the available backbone networks, the values of download_backbone.*.name.
 
     Names are timm's: an architecture, and after a dot one of its released weights. Parameters are counted
     without the classifier. Strides are those of the four feature maps. Weights says whether the release is in
