@@ -228,6 +228,49 @@ def test_predict_writes_expected_files(
     assert "3 photos labelled" in capsys.readouterr().err, "its own overlays are no photos"
 
 
+def test_predict_allows_only_given_tags(network: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "garden").mkdir(parents=True)
+    for i, name in enumerate(("a", "b", "c", "garden/d")):
+        (folder / f"{name}.jpg").write_bytes(encoded(photo(80, 50, i)))
+    table = folder / "tags.csv"
+    table.write_text("image,tags\na.jpg,cat\nb.jpg,\nc.jpg,?\n")
+    free, out = tmp_path / "free", tmp_path / "out"
+    plain = ("--no-refinement",)
+    assert predict(folder, network=network, out=free, flags=plain) == 0
+    assert predict(folder, network=network, out=out, flags=(*plain, "--tags", str(table))) == 0
+    ids = {name: (read_ids(free, name), read_ids(out, name)) for name in ("a", "b", "c", "garden/d")}
+    assert (ids["a"][0] == 2).any() and not (ids["a"][1] == 2).any()
+    assert (ids["a"][1] == 1)[ids["a"][0] == 1].all()  # the class was the likeliest of all before
+    assert not ids["b"][1].any() and ids["b"][0].any()
+    for unknown in ("c", "garden/d"):
+        assert (ids[unknown][0] == ids[unknown][1]).all() and ids[unknown][0].any()
+
+
+def read_ids(out: Path, name: str) -> np.ndarray:
+    return read_mask((out / f"masks/{name}.png").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    {
+        "image,tags\na.jpg,cat\na.jpg,dog\n": "line 3: image: duplicate",
+        "image,tags\na.jpg,cow\n": "line 2: tags: must be classes of the network (cat, dog), got 'cow'",
+        "image,tags\na.jpg,background\n": "got 'background'",
+        "photo,tags\na.jpg,cat\n": "tags.csv: ",
+    }.items(),
+)
+def test_predict_rejects_bad_tags(
+    network: Path, tmp_path: Path, refused: Refusal, table: str, words: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(photo(40, 30)))
+    (tmp_path / "tags.csv").write_text(table)
+    flags = ("--tags", str(tmp_path / "tags.csv"))
+    message = refused(predict, tmp_path / "a.jpg", network=network, out=tmp_path / "out", flags=flags)
+    assert words in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_predict_names_unreadable_photos_and_labels_others(
     network: Path, tmp_path: Path, refused: Refusal
 ) -> None:

@@ -112,7 +112,7 @@ LAYERS = {
     "scoring": {"data", "masks", "refinement"},
     "training": {"compute", "data", "models", "masks", "refinement", "adaptation"},
     "report": {"data", "models", "masks", "refinement", "adaptation", "scoring"},
-    "use": {"compute", "data", "models", "masks", "refinement"},
+    "use": {"compute", "data", "sources", "models", "masks", "refinement"},
 }
 LAYERS["stages"] = LAYERS.keys() - {"use"}
 

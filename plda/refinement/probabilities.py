@@ -7,6 +7,7 @@ turn maps into pseudo-masks also improve the probabilities (docs/measured/masks.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from plda.data.transforms import resize, unit
@@ -31,6 +32,23 @@ def probabilities(
 ) -> Tensor:
     """Return a network's class probabilities, (B, C, *size): `multi_scale` of the softmax of its scores."""
     return multi_scale(lambda x: network(x).softmax(dim=1), images, size, scales=scales, flip=flip)
+
+
+def only_tagged(shares: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:
+    """Return probabilities of background and the tagged classes only; all others become 0.
+
+    Args:
+        shares: (B, C, h, w), background first.
+        ids: class ids of each image's tags.
+
+    Returns:
+        (B, C, h, w), with sum 1 over the classes.
+    """
+    allowed = torch.zeros(shares.shape[:2])
+    for own, tagged in zip(allowed, ids, strict=True):
+        own[[0, *tagged]] = 1.0
+    shares = shares * allowed.to(shares)[..., None, None]
+    return shares / shares.sum(dim=1, keepdim=True)
 
 
 def refined_probabilities(

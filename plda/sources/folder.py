@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from plda.data.classes import read_class_list
-from plda.data.source import Row, Source
+from plda.data.source import UNKNOWN, Row, Source
 from plda.data.text import plain
 from plda.errors import InputError
 from plda.sources.table import read_table
@@ -48,6 +48,37 @@ def named_files(folder: Path) -> list[Path]:
     find = _Finder(folder)
     names = [record.get(column, "") for _, record in records for column in ("image", "mask")]
     return [find(name)[1] for name in names if name]
+
+
+def read_tags_of_files(table: Path, classes: Sequence[str]) -> dict[Path, tuple[str, ...]]:
+    """Return the tags of the files in a `tags.csv` by path; files whose tags are unknown are left out.
+
+    Args:
+        table: a table with the columns image (a path relative to the table's folder) and tags.
+        classes: names that tags may have, background first.
+
+    Raises:
+        InputError: the table cannot be read, lists a file twice, or has a tag that is no class.
+    """
+    found: dict[Path, tuple[str, ...]] = {}
+    seen: dict[Path, int] = {}
+    find = _Finder(table.parent)
+    for line, record in read_table(table, ("image", "tags")):
+        _, path = find(record["image"])
+        if path in seen:
+            raise InputError(f"{table}: line {line}: image: duplicate {path}, first in line {seen[path]}")
+        seen[path] = line
+        tags = read_tags(record["tags"], classes)
+        if tags == UNKNOWN:
+            continue
+        for tag in tags:
+            if tag not in classes[1:]:
+                raise InputError(
+                    f"{table}: line {line}: tags: must be classes of the network "
+                    f"({', '.join(classes[1:])}), got {tag!r}"
+                )
+        found[path] = tags
+    return found
 
 
 def read_tags(text: str, classes: Sequence[str]) -> tuple[str, ...]:

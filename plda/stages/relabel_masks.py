@@ -26,7 +26,7 @@ from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Compute, Precision, RelabelMasks
-from plda.refinement.probabilities import probabilities, refined_probabilities
+from plda.refinement.probabilities import only_tagged, probabilities, refined_probabilities
 from plda.training.checkpoints import Checkpoint, fingerprint
 from plda.training.object_share import SAMPLE, lead, match_object_share
 from plda.training.segmenter import fit_segmenter
@@ -148,8 +148,4 @@ class _Relabelling:
     def _look(self, entries: Sequence[Entry], images: Tensor, size: Sequence[int]) -> Tensor:
         """Return probabilities (B, C, *size) of the tagged classes and background, 0 for all others."""
         shares = probabilities(self._network, images, size, scales=[1.0], flip=True)
-        allowed = torch.zeros(len(entries), len(self._names))
-        for own, entry in zip(allowed, entries, strict=True):
-            own[[0, *class_ids(entry.tags, self._names)]] = 1.0
-        shares = shares * allowed.to(shares)[..., None, None]
-        return shares / shares.sum(dim=1, keepdim=True)
+        return only_tagged(shares, [class_ids(entry.tags, self._names) for entry in entries])

@@ -13,13 +13,20 @@ from PIL import Image
 from torch import Tensor
 
 from plda.compute.device import inference_dtype, named_device
+from plda.data.classes import class_ids
 from plda.data.transforms import resize
 from plda.masks.estimate import expected_iou_of_sums
 from plda.models.inference import Inference
 from plda.models.saved import read_network
 from plda.models.segmenters import SEGMENTER
 from plda.params import Precision
-from plda.refinement.probabilities import USUAL, Chain, probabilities, refined_probabilities
+from plda.refinement.probabilities import (
+    USUAL,
+    Chain,
+    only_tagged,
+    probabilities,
+    refined_probabilities,
+)
 from plda.use.windows import enlarged, in_windows
 
 LongSide = int | Literal["trained", "full"]
@@ -117,7 +124,12 @@ class TrainedNetwork:
 
     @torch.no_grad()
     def label(
-        self, photo: Image.Image, *, size: tuple[int, int] | None = None, confidence: bool = True
+        self,
+        photo: Image.Image,
+        *,
+        size: tuple[int, int] | None = None,
+        confidence: bool = True,
+        tags: Sequence[str] | None = None,
     ) -> Labelled:
         """Label every pixel of a photo.
 
@@ -127,11 +139,12 @@ class TrainedNetwork:
                 smaller.
             confidence: whether to return the confidence of each pixel, which takes four times the memory of
                 `ids`.
+            tags: names of the classes that the photo may show beside background; None: any class.
         """
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
         width, height = size or photo.size
         seen = self._fitted(image)
-        bands = in_windows(self._look, seen, self._window)
+        bands = in_windows(partial(self._look, tags), seen, self._window)
         if seen.shape[1:] != (height, width):
             bands = enlarged(torch.cat(list(bands), dim=1), height, width)
         ids = np.empty((height, width), np.uint8)
@@ -165,7 +178,11 @@ class TrainedNetwork:
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         return resize(image[None], size)[0]  # as in training
 
-    def _look(self, part: Tensor) -> Tensor:
+    def _look(self, tags: Sequence[str] | None, part: Tensor) -> Tensor:
         """Return the probabilities (C, h, w) of (3, h, w) uint8 RGB."""
-        look = partial(probabilities, self._network, scales=self._scales, flip=self._flip)
+
+        def look(images: Tensor, size: Sequence[int]) -> Tensor:
+            shares = probabilities(self._network, images, size, scales=self._scales, flip=self._flip)
+            return shares if tags is None else only_tagged(shares, [class_ids(tags, self.classes)])
+
         return refined_probabilities(look, part[None].to(self.device), self._refinement)[0]

@@ -22,6 +22,7 @@ from plda.errors import InputError
 from plda.files import delete_remains, read_note, sha256, write_bytes, write_json, write_text
 from plda.params import Compute, Device, Precision
 from plda.refinement.probabilities import USUAL
+from plda.sources.folder import read_tags_of_files
 from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
@@ -48,6 +49,7 @@ def predict(
     precision: Precision,
     window: int,
     refine: bool,
+    tags: Path | None,
 ) -> None:
     """Label every pixel of photos with a trained network.
 
@@ -60,6 +62,8 @@ def predict(
     A photo that cannot be labelled is reported, and the others are still labelled; the exit status is then 2.
     After an interruption, or if photos are left, the same command continues: finished photos are not labelled
     again.
+
+    With a table of tags, a photo that it lists gets only the classes of its tags, and background.
     """
     chosen = find_photos(photos, out)
     look = {
@@ -70,12 +74,13 @@ def predict(
         "window": window,
         "refinement": USUAL if refine else {},
     }
-    make = partial(_Labelling, network, out, overlays, look)
+    make = partial(_Labelling, network, out, overlays, tags, look)
     labelling = make(named_device(device, "device"))
     settings = {
         "network": sha256(network),
         **look,
         "overlays": overlays,
+        "tags": tags and sha256(tags),
     }
     since = _begin(out, settings, overwrite)
     rows = {photo.path: _finished(out, photo, since, overlays) for photo in chosen}
@@ -115,14 +120,22 @@ class _Labelling:
     """A function that labels a photo and writes the outputs."""
 
     def __init__(
-        self, network: Path, out: Path, overlays: bool, look: Mapping[str, Any], device: torch.device
+        self,
+        network: Path,
+        out: Path,
+        overlays: bool,
+        tags: Path | None,
+        look: Mapping[str, Any],
+        device: torch.device,
     ) -> None:
-        """Load the network at path `network`; `look`: the arguments of TrainedNetwork."""
+        """Load a network and a table of tags from files; `look`: the arguments of TrainedNetwork."""
         self._network = TrainedNetwork(network, device=device.type, **look)
         self._out, self._overlays = out, overlays
         side = self._network.reading_side
         self._side = side and max(SIDE, side)
         self.classes = self._network.classes
+        known = read_tags_of_files(tags, self.classes) if tags else {}
+        self._tags = {path.resolve(): own for path, own in known.items()}
 
     def load(self, photo: Photo) -> Photo:
         """Read nothing yet: reading errors are reported with the photo."""
@@ -135,11 +148,25 @@ class _Labelling:
             InputError: the output cannot be written, for this photo or any other.
         """
         try:
-            return _label(self._out, photo, self._network, self._side, self._overlays), ""
+            return self._label(photo), ""
         except Exception as error:  # any error: the other photos are still labelled
             if _ends_the_batch(error):
                 raise
             return [], _in_words(error)
+
+    def _label(self, photo: Photo) -> list[Row]:
+        """Label a photo and write the outputs; return its rows of the table.
+
+        Raises:
+            InputError: the photo cannot be read, or the outputs cannot be written.
+        """
+        if photo.fault:
+            raise InputError(photo.fault)
+        content = read_file(photo.path)
+        size, image = image_size(content), read_image(content, self._side)
+        tags = self._tags.get(photo.path.resolve())
+        labelled = self._network.label(image, size=size, confidence=False, tags=tags)
+        return _write(self._out, photo, image, labelled, self._overlays)
 
 
 def _begin(out: Path, settings: Row, overwrite: bool) -> int:
@@ -180,22 +207,6 @@ def _finished(out: Path, photo: Photo, since: int, overlays: bool) -> list[Row]:
         return _rows(about) if all(other.is_file() for other in others) else []
     except (OSError, KeyError, TypeError):
         return []
-
-
-def _label(out: Path, photo: Photo, labeller: TrainedNetwork, side: int | None, overlays: bool) -> list[Row]:
-    """Label a photo, read with a long side of at least `side`, and write the outputs.
-
-    Returns:
-        The photo's rows of the table.
-
-    Raises:
-        InputError: the photo cannot be read, or the outputs cannot be written.
-    """
-    if photo.fault:
-        raise InputError(photo.fault)
-    content = read_file(photo.path)
-    size, image = image_size(content), read_image(content, side)
-    return _write(out, photo, image, labeller.label(image, size=size, confidence=False), overlays)
 
 
 def _ends_the_batch(error: Exception) -> bool:
@@ -299,6 +310,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         dest="refine",
         action="store_false",
         help="keep the coarse outlines of the network, without refinement by the photo's colours; faster",
+    )
+    command.add_argument(
+        "--tags",
+        type=Path,
+        metavar="FILE",
+        help="a table with the columns image and tags, like tags.csv: only these classes are allowed",
     )
     command.add_argument(
         "--precision",
