@@ -42,11 +42,8 @@ from plda.adaptation.adversary import adversarial_loss, reverse_gradient
 from plda.adaptation.domains import confident, domain_labels, erase
 from plda.adaptation.learner import PUBLISHED, PldaLearner
 from plda.adaptation.supervision import pseudo_labels, supervision_loss
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.datasets import TaggedCrops
-from plda.data.index import read_training_entries
-from plda.data.loading import load_image
 from plda.data.transforms import resize, unit
 from plda.masks.cams import map_size, normalise_maps
 from plda.models import resnet38d
@@ -488,13 +485,12 @@ def inference(options: Options) -> None:
     """Measure maps at the preset's scales, mirrored: by the stage, and one image at a time in float32."""
     folder = photos(options)
     scales = yaml.safe_load(preset_text(PRESET, folder=ROOT / FOLDER))["infer_cams"]["scales"]
-    entries = read_training_entries(folder / "index_data" / "index.csv")
-    names = read_classes(folder / "index_data" / "classes.txt")
-    archive = Archive(folder / "index_data" / "images.zip")
+    data = DataSet(folder / "index_data" / "data_set")
+    entries = data.training
     network = learner_of(options, "cam", "resnet50").network
     kind = "resnet10" if options.tiny else "resnet50"
     (folder / "train_cam").mkdir()
-    described = Architecture("cam", kind, 16, "frozen", "cam", tuple(names))
+    described = Architecture("cam", kind, 16, "frozen", "cam", data.classes)
     save_network(folder / "train_cam" / "network.pt", described, network.state_dict())
     speeds = {}
     with row("the stage infer_cams"):
@@ -502,7 +498,7 @@ def inference(options: Options) -> None:
         speeds["stage"] = len(entries) / run[1]
         say("the stage infer_cams", speeds["stage"], "images/s")
     network.to(options.device).eval()
-    images = [(e.height, e.width, load_image(archive, e)) for e in entries[: 4 if options.tiny else 32]]
+    images = [(*e.size, data.image(e)) for e in entries[: 4 if options.tiny else 32]]
 
     @torch.no_grad()
     def one_by_one() -> None:
@@ -542,13 +538,7 @@ def loading(options: Options) -> None:
     folder, batch = photos(options), 2 if options.tiny else 16
     crop = {"crop": 64 if options.tiny else 448, "batch_size": batch}
     settings = check(Params, params_of(options, train_cam=crop), "benchmark").train_cam
-    data = TaggedCrops(
-        read_training_entries(folder / "index_data" / "index.csv"),
-        Archive(folder / "index_data" / "images.zip"),
-        read_classes(folder / "index_data" / "classes.txt"),
-        settings,
-        0,
-    )
+    data = TaggedCrops(DataSet(folder / "index_data" / "data_set"), settings, 0)
     learner, _, loss = made(options, "cam + PLDA", "resnet50", BEST, batch)
     step, device = step_of(learner, loss), options.device
     pure = seconds_of(step, device)

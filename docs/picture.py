@@ -7,41 +7,37 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.images import colour
-from plda.data.index import read_index
-from plda.data.loading import load_image, load_true_mask
 from plda.masks.cams import Cams
-from plda.masks.folder import load_mask
+from plda.masks.folder import Masks
 
 RUN = Path("results/main")
 TRAIN, VAL = (3, 25, 40, 77), (2, 9, 21, 30)  # chosen for variety, before their masks were seen
 
 
 def main() -> None:
-    archive, cams = Archive(RUN / "index_data/images.zip"), Cams(RUN / "infer_cams/cams.npz")
-    classes = read_classes(RUN / "index_data/classes.txt")
-    index = RUN / "index_data/index.csv"
-    train, val = ([read_index(index, s)[i] for i in rows] for s, rows in (("train", TRAIN), ("val", VAL)))
+    data, cams = DataSet(RUN / "index_data/data_set"), Cams(RUN / "infer_cams/cams.npz")
+    relabelled, predicted = Masks(RUN / "relabel_masks/masks"), Masks(RUN / "predict_masks/masks")
+    train, val = ([data.split(s)[i] for i in rows] for s, rows in (("train", TRAIN), ("val", VAL)))
     figure = Figure(figsize=(11, 8.4), layout="constrained")
     left, right = figure.subfigures(1, 2, wspace=0.06)
     left.suptitle("Training: photos and tags", fontsize=14)
     right.suptitle("The network, on photos it has not seen", fontsize=14)
     for row, entry in zip(left.subplots(4, 3), train, strict=True):
-        row[0].imshow(load_image(archive, entry).permute(1, 2, 0))
+        row[0].imshow(data.image(entry).permute(1, 2, 0))
         row[1].imshow(cams.read(entry.key).amax(dim=0), cmap="inferno", vmin=0, vmax=1)
-        row[2].imshow(colour(load_mask(RUN / "relabel_masks/masks", entry)))
+        row[2].imshow(colour(relabelled(entry)))
         label(row, ", ".join(entry.tags), "activation map", "mask made of them")
     for row, entry in zip(right.subplots(4, 3), val, strict=True):
-        row[0].imshow(load_image(archive, entry).permute(1, 2, 0))
-        row[1].imshow(colour(load_mask(RUN / "predict_masks/masks", entry)))
-        row[2].imshow(colour(load_true_mask(archive, entry.mask)))
+        row[0].imshow(data.image(entry).permute(1, 2, 0))
+        row[1].imshow(colour(predicted(entry)))
+        row[2].imshow(colour(data.true_mask(entry)))
         label(row, "photo", "prediction", "truth")
-    colours = colour(np.arange(len(classes), dtype=np.uint8)) / 255
+    colours = colour(np.arange(len(data.classes), dtype=np.uint8)) / 255
     handles = [
         figure.axes[0].scatter([], [], color=[c], marker="s", s=80, label=name)
-        for name, c in zip(classes[1:], colours[1:], strict=True)
+        for name, c in zip(data.classes[1:], colours[1:], strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.savefig(Path(__file__).with_name("picture.png"), dpi=80)

@@ -15,10 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.images import colour, read_mask
-from plda.data.index import Entry, read_index
-from plda.data.loading import load_image, load_true_mask
+from plda.data.index import Entry
 from plda.masks.cams import Cams, map_size
 from plda.masks.folder import mask_name
 from plda.models.boundary import BOUNDARY
@@ -37,28 +36,27 @@ def main() -> None:
     parser.add_argument("sheet", type=Path, help="output: the picture")
     options = parser.parse_args()
     run, shared = options.run, options.shared or options.run
-    archive = Archive(shared / "index_data/images.zip")
-    classes = read_classes(shared / "index_data/classes.txt")
-    entries = read_index(shared / "index_data/index.csv", "train")
+    data = DataSet(shared / "index_data/data_set")
+    entries = data.split("train")
     background = json.loads((run / "make_masks/background_scores.json").read_text())["scores"]
     raw, after = Cams(shared / "infer_cams/cams.npz"), Cams(run / "make_masks/cams.npz")
     sure = Archive(shared / "train_boundary/seeds.zip")
     network = None
     if sure.names():
-        network = load_network(shared / "train_boundary/network.pt", BOUNDARY, classes)
+        network = load_network(shared / "train_boundary/network.pt", BOUNDARY, data.classes)
 
     def pictures(entry: Entry) -> dict[str, np.ndarray]:
-        image = load_image(archive, entry)
+        image = data.image(entry)
         shown = {", ".join(entry.tags): image.permute(1, 2, 0).numpy()}
         for step, score in background.items():
             maps = raw.read(entry.key) if step == "seeds" else after.read(f"{step}/{entry.key}")
-            shown[step] = colour(seed_masks(lambda _, maps=maps: maps, classes, score)(entry))
+            shown[step] = colour(seed_masks(data, lambda _, maps=maps: maps, score)(entry))
         if network is not None:
-            boundary = boundaries(network, image, map_size(entry.height, entry.width))[0]
+            boundary = boundaries(network, image, map_size(*entry.size))[0]
             shown["sure pixels"] = colour(read_mask(sure.read(mask_name(entry))))
             shown["boundary"] = np.repeat(boundary.numpy()[..., None], 3, axis=2)
         if entry.mask:
-            shown["truth"] = colour(load_true_mask(archive, entry.mask))
+            shown["truth"] = colour(data.true_mask(entry))
         return shown
 
     rows = [pictures(entries[i * len(entries) // options.images]) for i in range(options.images)]

@@ -103,9 +103,7 @@ class Photos:
             "index_data",
             params,
             archives=out / "archives.json",
-            classes=out / "classes.txt",
-            index=out / "index.csv",
-            images=out / "images.zip",
+            data_set=out / "data_set",
         )
 
 
@@ -124,9 +122,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "index_data",
             params,
             archives=folder / "archives.json",
-            classes=folder / "classes.txt",
-            index=folder / "index.csv",
-            images=folder / "images.zip",
+            data_set=folder / "data_set",
         )
         == 0
     )

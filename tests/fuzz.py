@@ -43,8 +43,9 @@ from PIL import ExifTags, Image, ImageOps
 from plda.__main__ import main
 from plda.changes import with_changes
 from plda.data.archive import Archive
+from plda.data.data_set import DataSet
 from plda.data.images import read_image, read_mask
-from plda.data.index import Entry, read_index
+from plda.data.index import Entry
 from plda.download.extract import NOTE, extract
 from plda.download.packed import Packed
 from plda.errors import InputError
@@ -337,42 +338,38 @@ class Folder(Door):
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
         if not self.index():
             raise Wrong("the valid folder is refused")
-        self.right = read_index(self.out / "index.csv")
+        self.right = self.data().entries
 
     def index(self) -> bool:
         """Run the stage; return True if it accepted the folder. A refused folder must leave no output."""
         shutil.rmtree(self.out, ignore_errors=True)
-        outputs = {
-            "classes": "classes.txt",
-            "index": "index.csv",
-            "images": "images.zip",
-            "archives": "none.json",
-        }
         flags = {"params": self.folder / "params.yaml"}
-        flags |= {name: self.out / file for name, file in outputs.items()}
+        flags |= {"data-set": self.out / "data_set", "archives": self.out / "none.json"}
         status, words = told(main, ["index_data", *(t for n, p in flags.items() for t in (f"--{n}", str(p)))])
-        left = sorted(p.name for p in self.out.iterdir()) if self.out.exists() else []
-        expected = ["classes.txt", "images.zip", "index.csv"] if status == 0 else []
+        left = sorted(p.name for p in self.out.rglob("*"))
+        expected = ["classes.txt", "data_set", "images.zip", "index.csv"] if status == 0 else []
         if [name for name in left if not name.endswith(".lock")] != expected:
             raise Wrong(f"status {status}, and {left} in the folder: {words}")
         return status == 0
 
+    def data(self) -> DataSet:
+        return DataSet(self.out / "data_set")
+
     def entries(self) -> list[Entry]:
         """Return the entries of the index after checking each one."""
-        classes = (self.out / "classes.txt").read_text(encoding="utf-8").splitlines()
-        entries, archive = read_index(self.out / "index.csv"), Archive(self.out / "images.zip")
-        for entry in entries:
-            if not set(entry.tags) <= set(classes[1:]) or entry.split not in ("train", "val", "test"):
+        data = self.data()
+        for entry in data.entries:
+            if not set(entry.tags) <= set(data.classes[1:]) or entry.split not in ("train", "val", "test"):
                 raise Wrong(f"an unsound line: {entry}")
-            if read_image(archive.read(entry.image)).size != (entry.width, entry.height):
+            if data.image(entry).shape[1:] != entry.size:
                 raise Wrong(f"another size: {entry}")
             if entry.mask:
-                ids = read_mask(archive.read(entry.mask))
-                if ids.shape != (entry.height, entry.width):
+                ids = data.true_mask(entry)
+                if ids.shape != entry.size:
                     raise Wrong(f"a mask of another size: {entry}")
-                if not set(np.unique(ids)) <= {*range(len(classes)), 255}:
+                if not set(np.unique(ids)) <= {*range(len(data.classes)), 255}:
                     raise Wrong(f"ids that are no class: {np.unique(ids)}")
-        return entries
+        return data.entries
 
 
 class Tags(Folder):
@@ -427,7 +424,7 @@ class Classes(Folder):
         accepted = self.index()
         if accepted:
             self.entries()
-            ours = (self.out / "classes.txt").read_text(encoding="utf-8").split("\n")[:-1]
+            ours = (self.out / "data_set/classes.txt").read_text(encoding="utf-8").split("\n")[:-1]
             text = unicodedata.normalize("NFC", content.decode("utf-8-sig")).replace("\ufeff", "")
             lines = [" ".join(line.split()) for line in re.split("\r\n|\r|\n", text)]
             first, *others = [line for line in lines if line]
@@ -457,7 +454,7 @@ class Photos(Folder):
         accepted = self.index()
         if accepted:
             (entry,) = (e for e in self.entries() if e.key == "x")
-            kept = read_image(Archive(self.out / "images.zip").read(entry.image))
+            kept = read_image(Archive(self.out / "data_set/images.zip").read(entry.image))
             plain = plainly_decoded(content)
             if plain is not None and not alike(kept, plain):
                 raise Wrong(f"other pixels: {kept.size} and {plain.size}")
@@ -521,7 +518,7 @@ class Masks(Folder):
         accepted = self.index()
         if accepted:
             (entry,) = (e for e in self.entries() if e.mask)
-            ids = read_mask(Archive(self.out / "images.zip").read(entry.mask))
+            ids = self.data().true_mask(entry)
             image = Image.open(io.BytesIO(content))
             if image.mode in ("L", "P") and not np.array_equal(ids, np.asarray(image)):
                 raise Wrong("other ids")

@@ -93,7 +93,7 @@ def test_runs_with_other_segmenter_share_cam_stages(tmp_path: Path) -> None:
     assert stage.command.startswith(
         "python -m workflow.ablations b-r --params results/b-r/params.yaml && "
         "python -m plda train_segmenter --params results/b-r/params.yaml "
-        "--index results/main/index_data/index.csv "
+        "--data-set results/main/index_data/data_set "
     )
     assert "results/main/relabel_masks/masks" in stage.inputs
     assert stage.outputs == (

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT, encoded, photo
 from test_engines import Tree
 
-from plda.data.index import read_index
+from plda.data.data_set import DataSet
 from plda.masks.cams import Cams
 
 READ_RUNS = """
@@ -119,8 +119,8 @@ def test_adding_a_refinement_and_then_a_stage(copy: Copy) -> None:
     scores = json.loads((made / "background_scores.json").read_text())["scores"]
     assert list(scores) == ["seeds", "guided_filter"]
     raw, after = Cams(copy.result("infer_cams/cams.npz")), Cams(made / "cams.npz")
-    entries = read_index(copy.result("index_data/index.csv"), "train")
-    pairs = [(raw.read(e.key), after.read(f"guided_filter/{e.key}")) for e in entries]
+    data = DataSet(copy.result("index_data/data_set"))
+    pairs = [(raw.read(e.key), after.read(f"guided_filter/{e.key}")) for e in data.training]
     assert any(before.any() for before, _ in pairs)
     assert all(torch.equal(*pair) == (not pair[0].any()) for pair in pairs)
     assert declaration.read_text() == text
@@ -128,7 +128,7 @@ def test_adding_a_refinement_and_then_a_stage(copy: Copy) -> None:
     said = copy.follow(ROOT / "docs/stages.md")
     assert copy.dvc_ran(said) == [] and "Running stage 'count_classes'" in said  # no other stage ran
     table = pd.read_csv(copy.result("count_classes/classes.csv"))
-    assert table["class"].tolist() == (copy.result("index_data/classes.txt")).read_text().split()
+    assert table["class"].tolist() == (data.folder / "classes.txt").read_text().split()
     assert table["percent"].sum() == pytest.approx(100, abs=0.1)
 
 
@@ -152,4 +152,4 @@ def test_adding_a_data_set(copy: Copy) -> None:
 
 
 def rows(copy: Copy) -> list[tuple[str, str, tuple[str, ...]]]:
-    return [(e.key, e.split, e.tags) for e in read_index(copy.result("index_data/index.csv"))]
+    return [(e.key, e.split, e.tags) for e in DataSet(copy.result("index_data/data_set")).entries]

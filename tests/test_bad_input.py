@@ -258,9 +258,7 @@ def test_stages_refuse_checkpoint_that_could_run_code(
             run_stage,
             "infer_cams",
             params,
-            index=drawn / "index.csv",
-            images=drawn / "images.zip",
-            classes=drawn / "classes.txt",
+            data_set=drawn / "data_set",
             cam_network=file,
             cams=tmp_path / "cams.npz",
         )
@@ -296,9 +294,7 @@ def test_infer_cams_rejects_network_of_other_classes_or_kind(
             run_stage,
             "infer_cams",
             write_params(tmp_path / "params.yaml"),
-            index=drawn / "index.csv",
-            images=drawn / "images.zip",
-            classes=drawn / "classes.txt",
+            data_set=drawn / "data_set",
             cam_network=tmp_path / "n.pt",
             cams=tmp_path / "cams.npz",
         )
@@ -322,7 +318,7 @@ def test_index_data_reports_missing_write_permission(
     finally:
         if os.getuid() == 0:
             os.seteuid(0)
-    assert "images.zip: cannot be written: no write permission" in message
+    assert "data_set: cannot be written: no write permission" in message
     assert list(out.iterdir()) == []
 
 
@@ -339,7 +335,7 @@ def test_stages_report_full_disk(photos: Photos, tmp_path: Path, refused: Refusa
         noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
         (photos.folder / "b.jpg").write_bytes(encoded(Image.fromarray(noise), quality=95))
         message = refused(photos.index, disk)
-        assert "images.zip: needs 0.1 MB, only 0.1 MB are free on the disk" in message
+        assert "data_set: needs 0.1 MB, only 0.1 MB are free on the disk" in message
         # the disk fills up during the write
         message = refused(
             run_stage,

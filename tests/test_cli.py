@@ -44,7 +44,7 @@ def test_bad_input_shows_traceback_only_on_request(photos: Photos, tmp_path: Pat
     assert photos.index(tmp_path / "out") == 0
     (photos.folder / "a.jpg").unlink()
     arguments = ["index_data", "--params", str(tmp_path / "params.yaml")]
-    for flag in ("archives", "classes", "index", "images"):
+    for flag in ("archives", "data-set"):
         arguments += [f"--{flag}", str(tmp_path / "new" / flag)]
 
     def run(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -62,13 +62,14 @@ def test_bad_input_shows_traceback_only_on_request(photos: Photos, tmp_path: Pat
     assert InputError.__name__ in loud.stderr
 
 
-def test_stage_deletes_temporary_file_of_killed_process(photos: Photos, tmp_path: Path) -> None:
+def test_stage_deletes_temporary_folder_of_killed_process(photos: Photos, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     ended = subprocess.Popen(["true"])
     ended.wait()
-    left = out / f".images.zip.{ended.pid}.tmp"
-    left.write_bytes(b"half")
+    left = out / f".data_set.{ended.pid}.tmp"
+    left.mkdir()
+    (left / "images.zip").write_bytes(b"half")
     (photos.folder / "a.jpg").unlink()  # the stage fails and writes nothing
     assert photos.index(out) == 2
     assert not left.exists()
@@ -76,8 +77,7 @@ def test_stage_deletes_temporary_file_of_killed_process(photos: Photos, tmp_path
 
 def test_index_data_folder_flag_overrides_params(photos: Photos, tmp_path: Path, refused: Refusal) -> None:
     params = write_params(tmp_path / "params.yaml", source="folder", index_data__folder="elsewhere")
-    files = {"archives": "a.json", "classes": "classes.txt", "index": "index.csv", "images": "images.zip"}
-    paths = {name: tmp_path / "out" / file for name, file in files.items()}
+    paths = {"archives": tmp_path / "a.json", "data_set": tmp_path / "out/data_set"}
     assert "elsewhere/tags.csv" in refused(run_stage, "index_data", params, **paths)
     assert run_stage("index_data", params, **paths, folder=photos.folder) == 0
 

@@ -18,13 +18,10 @@ import pytest
 import torch
 from conftest import ROOT, Refusal, build, run_stage, write_params
 
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
-from plda.data.index import read_index
-from plda.data.loading import load_image
+from plda.data.data_set import DataSet
 from plda.errors import InputError
 from plda.masks.estimate import expected_iou, read_estimates
-from plda.masks.folder import load_mask
+from plda.masks.folder import Masks
 from plda.models.inference import Inference, multi_scale
 from plda.models.saved import Architecture, load_network, save_network
 from plda.models.segmenters import SEGMENTER
@@ -41,7 +38,6 @@ USUAL = {
     "appearance_weight": 10,
 }
 BACKGROUND = 0.2
-DATA = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
 
 
 @pytest.fixture
@@ -323,7 +319,7 @@ def test_in_processes_ends_workers_when_closed() -> None:
 
 def untrained(drawn: Path, path: Path) -> Path:
     """Save an untrained segmentation network; return its path."""
-    classes = read_classes(drawn / "classes.txt")
+    classes = DataSet(drawn / "data_set").classes
     architecture = Architecture("segmenter", "resnet10", 16, "frozen", "lraspp", classes)
     torch.manual_seed(1)
     save_network(path, architecture, build(architecture).state_dict())
@@ -332,7 +328,6 @@ def untrained(drawn: Path, path: Path) -> Path:
 
 @pytest.mark.usefixtures("library")
 def test_predict_masks_applies_crf_if_requested(drawn: Path, tmp_path: Path) -> None:
-    data = {name: drawn / file for name, file in DATA.items()}
     network = untrained(drawn, tmp_path / "network.pt")
     made = {}
     for enabled in (False, True):
@@ -342,16 +337,17 @@ def test_predict_masks_applies_crf_if_requested(drawn: Path, tmp_path: Path) -> 
             predict_masks__refinement=["crf"] if enabled else [],
             compute__precision="32",
         )
-        paths = data | {"segmenter": network, "predictions": made[enabled]}
+        paths = {"segmenter": network, "predictions": made[enabled]}
         paths["estimates"] = tmp_path / f"estimates-{enabled}.csv"
-        assert run_stage("predict_masks", params, **paths) == 0
+        assert run_stage("predict_masks", params, data_set=drawn / "data_set", **paths) == 0
     settings = read_params(params).predict_masks
-    loaded = load_network(network, SEGMENTER, read_classes(data["classes"]))
+    data = DataSet(drawn / "data_set")
+    loaded = load_network(network, SEGMENTER, data.classes)
     segmenter = Inference(loaded, torch.device("cpu"), torch.float32)
-    entries, changed = read_index(data["index"], "val"), 0
+    entries, changed = data.split("val"), 0
     estimates = {enabled: read_estimates(tmp_path / f"estimates-{enabled}.csv", entries) for enabled in made}
     for entry in entries:
-        image = load_image(Archive(data["images"]), entry)
+        image = data.image(entry)
         probabilities = multi_scale(
             lambda x: segmenter(x).softmax(dim=1),
             image[None],
@@ -359,7 +355,7 @@ def test_predict_masks_applies_crf_if_requested(drawn: Path, tmp_path: Path) -> 
             scales=settings.scales,
             flip=True,
         )[0].numpy()
-        plain, refined = (load_mask(made[enabled], entry) for enabled in (False, True))
+        plain, refined = (Masks(made[enabled])(entry) for enabled in (False, True))
         assert np.array_equal(plain, probabilities.argmax(axis=0))
         values = settings.of("crf")
         pixels = image.permute(1, 2, 0).numpy()
@@ -378,12 +374,11 @@ def test_predict_masks_checks_crf_library_before_work(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     params = write_params(tmp_path / "params.yaml", predict_masks__refinement=["crf"])
-    paths = {name: drawn / file for name, file in DATA.items()}
     message = refused(
         run_stage,
         "predict_masks",
         params,
-        **paths,
+        data_set=drawn / "data_set",
         segmenter=tmp_path / "absent.pt",
         predictions=tmp_path / "masks",
         estimates=tmp_path / "estimates.csv",

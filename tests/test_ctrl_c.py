@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, build, run_stage, write_params
-from test_distributed import DATA, members, trainer
+from test_distributed import members, trainer
 
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.models.saved import Architecture, save_network
 
 
@@ -80,7 +80,7 @@ def test_ctrl_c_during_imports_ends_cleanly(drawn: Path, tmp_path: Path, after: 
 
 @pytest.mark.parametrize("after", [0, 2])
 def test_ctrl_c_ends_worker_processes(drawn: Path, tmp_path: Path, after: float) -> None:
-    names = read_classes(drawn / "classes.txt")
+    names = DataSet(drawn / "data_set").classes
     architecture = Architecture("cam", "resnet10", 16, "frozen", "cam", names)
     save_network(tmp_path / "cam.pt", architecture, build(architecture).state_dict())
     params = write_params(
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_worker_processes(drawn: Path, tmp_path: Path, after: float)
         infer_cams__scales=[16.0],
         train_cam__batch_norm="frozen",
     )
-    paths = {name: drawn / file for name, file in DATA.items()} | {"cam_network": tmp_path / "cam.pt"}
+    paths = {"data_set": drawn / "data_set", "cam_network": tmp_path / "cam.pt"}
     command = Command(tmp_path / "log", "infer_cams", params=params, **paths, cams=tmp_path / "cams.npz")
     words = command.stopped(after, processes=4)  # including the resource tracker of multiprocessing
     assert words.splitlines()[-1] == "plda infer_cams: stopped by Ctrl-C"
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_worker_processes(drawn: Path, tmp_path: Path, after: float)
 
 def test_ctrl_c_leaves_no_partial_data_set(tmp_path: Path) -> None:
     params = write_params(tmp_path / "params.yaml", index_data__creatures__train=100_000)
-    paths = {name: tmp_path / "out" / name for name in ("archives", "classes", "index", "images")}
+    paths = {name: tmp_path / "out" / name for name in ("archives", "data_set")}
     command = Command(tmp_path / "log", "index_data", params=params, **paths)
     words = command.stopped(after=1, at="index_data:")
     assert words.splitlines()[-1] == "plda index_data: stopped by Ctrl-C"

@@ -12,10 +12,10 @@ from PIL import Image
 
 from plda.data.archive import Archive
 from plda.data.augment import augment
+from plda.data.data_set import DataSet
 from plda.data.datasets import MaskedCrops, TaggedCrops
 from plda.data.images import VOID, colour, encode_mask, keep_image, read_image, read_mask
-from plda.data.index import Entry, read_index
-from plda.data.loading import load_image
+from plda.data.index import Entry
 from plda.data.transforms import BEYOND
 from plda.errors import InputError
 from plda.params import Params, Training, check
@@ -84,11 +84,10 @@ def test_read_image_applies_exif_orientation(turn: int) -> None:
 
 def test_index_data_shrinks_large_images_and_masks(photos: Photos, tmp_path: Path) -> None:
     assert photos.index(tmp_path, index_data__long_side=32) == 0
-    entries = read_index(tmp_path / "index.csv")
-    archive = Archive(tmp_path / "images.zip")
-    assert {(e.width, e.height) for e in entries} == {(32, 24)}
-    assert {tuple(load_image(archive, e).shape) for e in entries} == {(3, 24, 32)}
-    mask = read_mask(archive.read(entries[0].mask))
+    data = DataSet(tmp_path / "data_set")
+    assert {(e.width, e.height) for e in data.entries} == {(32, 24)}
+    assert tuple(data.images(data.entries).shape) == (3, 3, 24, 32)
+    mask = data.true_mask(data.entries[0])
     assert mask.shape == (24, 32)
     assert set(np.unique(mask)) == {0, 1, VOID}
 
@@ -99,21 +98,24 @@ def test_index_data_writes_plain_table(photos: Photos, tmp_path: Path) -> None:
     photos.rows.append("dogs/a.jpg,val,dog;cat,")
     photos.write()
     assert photos.index(tmp_path) == 0
-    frame = pd.read_csv(tmp_path / "index.csv", keep_default_na=False)
+    frame = pd.read_csv(tmp_path / "data_set/index.csv", keep_default_na=False)
     assert list(frame.columns) == ["image", "split", "tags", "mask", "parts", "width", "height"]
     assert frame.iloc[3].tolist() == ["images/dogs/a.jpg", "val", "cat;dog", "", "", 50, 20]
     assert frame["mask"][0] == "masks/a.png"
-    entries = read_index(tmp_path / "index.csv", "val")
+    entries = DataSet(tmp_path / "data_set").split("val")
     assert [(e.key, e.tags) for e in entries] == [("c", ("dog",)), ("dogs/a", ("cat", "dog"))]
-    archive = Archive(tmp_path / "images.zip")
+    archive = Archive(tmp_path / "data_set/images.zip")
     assert archive.read("images/a.jpg") == (photos.folder / "a.jpg").read_bytes()
 
 
 def test_index_data_is_deterministic(photos: Photos, tmp_path: Path) -> None:
     for out in ("1", "2"):
         assert photos.index(tmp_path / out) == 0
-    for name in ("index.csv", "images.zip", "classes.txt"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    first, second = tmp_path / "1/data_set", tmp_path / "2/data_set"
+    names = {"index.csv", "images.zip", "classes.txt"}
+    assert {file.name for file in first.iterdir()} == {file.name for file in second.iterdir()} == names
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
 def test_encode_mask_keeps_ids_and_adds_colours() -> None:
@@ -133,32 +135,31 @@ def training(**changes: object) -> Training:
 
 
 def test_crop_depends_on_seed_epoch_and_position(drawn: Path) -> None:
-    entries, archive = read_index(drawn / "index.csv", "train"), Archive(drawn / "images.zip")
-    classes = (drawn / "classes.txt").read_text().split()
+    data = DataSet(drawn / "data_set")
 
-    def data(seed: int) -> TaggedCrops:
-        return TaggedCrops(entries, archive, classes, training(), seed)
+    def crops(seed: int) -> TaggedCrops:
+        return TaggedCrops(data, training(), seed)
 
-    item = data(0)[1, 3]
+    item = crops(0)[1, 3]
     torch.manual_seed(99)
-    again = data(0)[1, 3]
+    again = crops(0)[1, 3]
     assert torch.equal(item["image"], again["image"])
-    for other in (data(0)[2, 3], data(1)[1, 3], data(0)[1, 4]):
+    for other in (crops(0)[2, 3], crops(1)[1, 3], crops(0)[1, 4]):
         assert not torch.equal(item["image"], other["image"])
     assert item["image"].shape == (3, 64, 64)
-    assert item["tags"].tolist() == [float(c in entries[3].tags) for c in classes[1:]]
+    assert item["tags"].tolist() == [float(c in data.training[3].tags) for c in data.classes[1:]]
 
 
 def test_crop_aligns_image_and_mask(drawn: Path) -> None:
     """The mask is computed from the image's pixels, so a crop shows whether image and mask match."""
-    entries, archive = read_index(drawn / "index.csv", "train"), Archive(drawn / "images.zip")
+    data = DataSet(drawn / "data_set")
 
-    def bright(entry) -> np.ndarray:
-        return (load_image(archive, entry).float().mean(0) > 128).byte().numpy()
+    def bright(entry: Entry) -> np.ndarray:
+        return (data.image(entry).float().mean(0) > 128).byte().numpy()
 
-    data = MaskedCrops(entries, archive, bright, training(jitter=0.0, scale=[0.7, 2.0]), 0)
-    for position in range(len(data)):
-        item = data[0, position]
+    crops = MaskedCrops(data, bright, training(jitter=0.0, scale=[0.7, 2.0]), 0)
+    for position in range(len(crops)):
+        item = crops[0, position]
         outside = item["mask"] == VOID
         assert (item["image"][:, outside] == torch.tensor(BEYOND)[:, None]).all()
         predicted = item["image"].mean(0) > 128 / 255
@@ -198,12 +199,13 @@ def test_index_data_accepts_test_images_without_tags(photos: Photos, tmp_path: P
     (photos.folder / "d.jpg").write_bytes((photos.folder / "a.jpg").read_bytes())
     photos.write()
     assert photos.index(tmp_path) == 0
-    assert read_index(tmp_path / "index.csv", "test") == [Entry("images/d.jpg", "test", (), "", "", 40, 30)]
+    entries = DataSet(tmp_path / "data_set").split("test")
+    assert entries == [Entry("images/d.jpg", "test", (), "", "", 40, 30)]
 
 
 def test_archive_error_names_damaged_file(photos: Photos, tmp_path: Path) -> None:
     assert photos.index(tmp_path) == 0
-    path = tmp_path / "images.zip"
+    path = tmp_path / "data_set/images.zip"
     whole = bytearray(path.read_bytes())
     whole[100] ^= 1  # within the first image
     path.write_bytes(whole)

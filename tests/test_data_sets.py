@@ -11,8 +11,10 @@ from drawn_voc import draw_voc
 from server import Server
 from test_engines import Tree
 
-from plda.data.index import read_index
-from plda.masks.folder import load_mask
+from plda.data.data_set import DataSet
+from plda.masks.folder import Masks
+
+DATA_SET = "results/main/index_data/data_set"
 
 
 def publish(
@@ -42,7 +44,7 @@ def publish(
 
 
 def split(tree: Tree, name: str) -> list[str]:
-    return [entry.key for entry in read_index(tree.folder / "results/main/index_data/index.csv", name)]
+    return [entry.key for entry in DataSet(tree.folder / DATA_SET).split(name)]
 
 
 def test_voc_runs_from_download_to_submission(tmp_path: Path, server: Server) -> None:
@@ -78,7 +80,7 @@ def test_voc_runs_from_download_to_submission(tmp_path: Path, server: Server) ->
     assert f"{drawn.devkit.name}: no longer exists; run `snakemake --forcerun download_data`" in said
     tree.run("snakemake", "--cores", "2", "--until", "index_data", "--forcerun", "download_data")
     assert len(server.seen) == asked + 2
-    assert max(e.width for e in read_index(tree.folder / "results/main/index_data/index.csv")) == 40
+    assert max(e.width for e in DataSet(tree.folder / DATA_SET).entries) == 40
 
 
 def test_coco_runs_from_download_to_scores(tmp_path: Path, server: Server) -> None:
@@ -90,9 +92,9 @@ def test_coco_runs_from_download_to_scores(tmp_path: Path, server: Server) -> No
     tree.run("snakemake", "--cores", "2")
 
     assert 0 <= tree.metrics()["predictions"]["miou"] <= 100
-    for entry in read_index(tree.folder / "results/main/index_data/index.csv", "val"):
-        mask = load_mask(tree.folder / "results/main/predict_masks/masks", entry)
-        assert mask.shape == (entry.height, entry.width)
+    for entry in DataSet(tree.folder / DATA_SET).split("val"):
+        mask = Masks(tree.folder / "results/main/predict_masks/masks")(entry)
+        assert mask.shape == entry.size
 
 
 def test_presets_give_complete_plans(tmp_path: Path) -> None:

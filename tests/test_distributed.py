@@ -19,17 +19,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import KINDS, ROOT, Refusal, build, run_stage, small_params, write_params
-from test_training import DATA, trainer
+from test_training import trainer
 from torch import distributed, nn
 
 from plda.adaptation.learner import PldaLearner
 from plda.compute.parallel import parallel_map
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.datasets import MaskedCrops, TaggedCrops
 from plda.data.images import VOID
-from plda.data.index import Entry, read_index
-from plda.data.loading import load_true_mask
+from plda.data.index import Entry
 from plda.errors import AGAIN, Unfinished
 from plda.models.baselines import TagLearner
 from plda.models.saved import Architecture, load, save_network
@@ -48,10 +46,10 @@ TRAINERS = ("cam", "plda", "plda, means over labelled pixels", "seam", "segmente
 class PartlyLabelled:
     """True masks; every second one has only its last quarter, so that processes get parts of unequal size."""
 
-    archive: Archive
+    data: DataSet
 
     def __call__(self, entry: Entry) -> np.ndarray:
-        mask = load_true_mask(self.archive, entry.mask).copy()
+        mask = self.data.true_mask(entry).copy()
         if int(entry.key[-1]) % 2 == 0:
             mask[: 3 * len(mask) // 4] = VOID
         return mask
@@ -59,7 +57,7 @@ class PartlyLabelled:
 
 def learner_of(kind: str, drawn: Path) -> nn.Module:
     """Return the trainer's learner without dropout, which each process draws separately."""
-    names = read_classes(drawn / "classes.txt")
+    names = DataSet(drawn / "data_set").classes
     section = "segmenter" if kind == "segmenter" else "cam"
     head = {"segmenter": "deeplabv2", "seam": "seam", "boundary": ""}.get(kind, "cam")
     weights = load(drawn / f"{section}{'s' * (section == 'cam')}.pt")["weights"]
@@ -91,20 +89,20 @@ class Nowhere(Checkpoint):
 
 def losses(drawn: Path, devices: int, rank: int) -> dict[str, pd.DataFrame]:
     """Return each trainer's losses in one of the processes, one row for each of STEPS steps."""
-    archive, names = Archive(drawn / "images.zip"), read_classes(drawn / "classes.txt")
-    curves = {}
+    data, curves = DataSet(drawn / "data_set"), {}
+    every = data.training
     for kind in TRAINERS:
         # few images, to be quick; SEAM needs more: with few pixels, rounding changes which maxima count
-        entries = read_index(drawn / "index.csv", "train")[: 12 if kind == "seam" else 4]
+        data.entries = every[: 12 if kind == "seam" else 4]
         # one step per epoch
-        values = {"epochs": STEPS, "batch_size": len(entries), "optimizer": "sgd", "lr": 0.001}
+        values = {"epochs": STEPS, "batch_size": len(data.entries), "optimizer": "sgd", "lr": 0.001}
         changes = {f"train_cam__{key}": value for key, value in values.items()}
         params = check(Params, small_params(compute__devices=devices, **changes), "test")
-        data: MaskedCrops | TaggedCrops = TaggedCrops(entries, archive, names, params.train_cam, 0)
+        crops: MaskedCrops | TaggedCrops = TaggedCrops(data, params.train_cam, 0)
         if kind in ("segmenter", "boundary"):
-            data = MaskedCrops(entries, archive, PartlyLabelled(archive), params.train_cam, 0)
+            crops = MaskedCrops(data, PartlyLabelled(data), params.train_cam, 0)
         learner, nowhere = learner_of(kind, drawn), Nowhere(Path("nowhere"))
-        _, history = _run(learner, data, params.train_cam, 0, params.compute, nowhere, rank, lambda _: {})
+        _, history = _run(learner, crops, params.train_cam, 0, params.compute, nowhere, rank, lambda _: {})
         curves[kind] = pd.DataFrame(history)
     return curves
 
@@ -296,8 +294,8 @@ with listening() as asked:
 
 
 def test_stages_give_same_files_with_two_processes(drawn: Path, tmp_path: Path) -> None:
-    data = {key: drawn / file for key, file in DATA.items()}
-    names = read_classes(data["classes"])
+    data = {"data_set": drawn / "data_set"}
+    names = DataSet(data["data_set"]).classes
     networks = {}
     for kind, head in {"cam": "cam", "boundary": "", "segmenter": "lraspp"}.items():
         architecture = Architecture(kind, "resnet10", 16, "frozen", head, names)

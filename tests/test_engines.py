@@ -199,20 +199,20 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Photos]:
 
 def test_folder_name_is_not_executed_by_shell(own: tuple[Tree, Photos]) -> None:
     tree, _ = own
-    assert (tree.folder / "results/main/index_data/index.csv").exists()
+    assert (tree.folder / "results/main/index_data/data_set/index.csv").exists()
     assert not (tree.folder / "ran").exists()
 
 
-def test_unlisted_files_do_not_change_the_archive(own: tuple[Tree, Photos]) -> None:
+def test_unlisted_files_do_not_change_the_data_set(own: tuple[Tree, Photos]) -> None:
     tree, photos = own
     (photos.folder / "Thumbs.db").write_bytes(b"junk")
     assert "up to date" in tree.run("dvc", "status", "index_data")
-    (photos.folder / "a.json").write_text("{}")  # DVC runs index_data again; the archive is the same
+    (photos.folder / "a.json").write_text("{}")  # DVC runs index_data again; the data set is the same
     before = (tree.folder / "dvc.lock").read_text()
     assert tree.dvc_ran(tree.run("dvc", "repro", "index_data")) == ["index_data"]
     after = (tree.folder / "dvc.lock").read_text()
-    archive = r"images\.zip\n *hash: md5\n *md5: (\w+)"
-    assert re.findall(archive, before) == re.findall(archive, after) != []
+    data_set = r"index_data/data_set\n *hash: md5\n *md5: (\w+)"
+    assert re.findall(data_set, before) == re.findall(data_set, after) != []
     assert "index_data" not in tree.snakemake_plan()
 
 

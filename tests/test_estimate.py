@@ -1,7 +1,6 @@
 """Expected IoU compared with its definition, pixel by pixel."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,10 @@ import torch
 from conftest import run_stage, write_params
 from scipy.stats import spearmanr
 
-from plda.data.archive import Archive
-from plda.data.index import read_index
-from plda.data.loading import load_true_mask
+from plda.data.data_set import DataSet
 from plda.files import write_json
 from plda.masks.estimate import expected_iou, write_estimates
-from plda.masks.folder import load_mask, write_mask
+from plda.masks.folder import Masks, write_mask
 from plda.scoring.images import score_images
 from plda.scoring.summary import estimate_metrics, summarise
 
@@ -84,25 +81,24 @@ def test_estimate_metrics_give_mean_and_rank_correlation() -> None:
 
 
 def test_evaluate_compares_estimates_with_true_masks(drawn: Path, tmp_path: Path) -> None:
-    names = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
-    data = {name: drawn / file for name, file in names.items()}
+    data = DataSet(drawn / "data_set")
     outputs = ("cam_metrics", "predictions", "estimates", "metrics", "class_scores", "summary")
-    paths = data | {name: tmp_path / name for name in outputs}
+    paths = {name: tmp_path / name for name in outputs}
     write_json(paths["cam_metrics"], {"background_score_chosen_by": "hand"})
-    entries, archive = read_index(data["index"], "val"), Archive(data["images"])
+    entries = data.split("val")
     expected = dict(zip(entries, (40.0, 80.0, 10.0, 60.5), strict=True))
     for rows, entry in zip((30, 0, 20, 10), entries, strict=True):
-        mask = load_true_mask(archive, entry.mask).copy()
+        mask = data.true_mask(entry).copy()
         mask[:rows] = 0
         write_mask(paths["predictions"], entry, mask)
-    train = read_index(data["index"], "train")[:1]
-    write_mask(paths["predictions"], train[0], np.zeros((train[0].height, train[0].width), np.uint8))
-    write_estimates(paths["estimates"], {train[0]: 99.0, **expected}.items())  # only val counts
+    train = data.training[0]
+    write_mask(paths["predictions"], train, np.zeros(train.size, np.uint8))
+    write_estimates(paths["estimates"], {train: 99.0, **expected}.items())  # only val counts
     params = write_params(tmp_path / "params.yaml", relabel_masks__enabled=False)
-    assert run_stage("evaluate", params, training_masks=tmp_path / "none", **paths) == 0
+    given = {"data_set": data.folder, "training_masks": tmp_path / "none"}
+    assert run_stage("evaluate", params, **given, **paths) == 0
     metrics = json.loads(paths["metrics"].read_text())
-    classes = len(data["classes"].read_text().split())
-    scores, _ = score_images(entries, archive, partial(load_mask, paths["predictions"]), classes)
+    scores, _ = score_images(data, entries, Masks(paths["predictions"]))
     order = spearmanr(list(expected.values()), [scores[entry.key] for entry in entries]).statistic
     assert metrics["estimate"] == {"expected_iou": 47.62, "rank_correlation": round(order, 3)}
     assert metrics["predictions"]["miou"] > 0

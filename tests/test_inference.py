@@ -13,8 +13,8 @@ from torch import nn
 
 from benchmarks.backbones import own_stride
 from plda.compute import device as devices
+from plda.data.data_set import DataSet
 from plda.data.images import read_mask
-from plda.data.index import read_index
 from plda.masks.cams import Cams
 from plda.models.inference import Inference, fold_batch_norm
 from plda.models.saved import Architecture, save_network
@@ -23,7 +23,6 @@ CPU = torch.device("cpu")
 FOLDED = ("resnet10", "resnet50", "mobilenetv2_100", "tf_efficientnet_lite0", "densenet121", "resnet38d")
 LEFT = {"densenet121": 62, "resnet38d": 17}  # also have batch norm before convolutions
 CLASSES = ("background", "cat", "dog")
-DATA = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
 
 
 def with_statistics(architecture: Architecture) -> Any:
@@ -81,11 +80,10 @@ def test_batched_stages_match_single_images(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: several images of equal size at a time, loaded ahead by threads."""
-    data = {key: drawn / file for key, file in DATA.items()}
-    names = tuple(data["classes"].read_text().split())
+    data = DataSet(drawn / "data_set")
     files = {}
     for kind, head in (("cam", "cam"), ("segmenter", "deeplabv2")):
-        architecture = Architecture(kind, "resnet10", 16, "frozen", head, names)
+        architecture = Architecture(kind, "resnet10", 16, "frozen", head, data.classes)
         weights = with_statistics(architecture).state_dict()
         if kind == "cam":
             weights["head.weight"].abs_()  # so that it responds to every tag
@@ -101,11 +99,11 @@ def test_batched_stages_match_single_images(
             compute__precision="32",
             infer_cams__scales=[0.5, 1.0],
         )
-        paths = {**data, "cam_network": tmp_path / "cam.pt", "cams": out / "cams.npz"}
-        assert run_stage("infer_cams", params, **paths) == 0
-        paths = {**data, "segmenter": tmp_path / "segmenter.pt", "predictions": out / "masks"}
+        paths = {"cam_network": tmp_path / "cam.pt", "cams": out / "cams.npz"}
+        assert run_stage("infer_cams", params, data_set=data.folder, **paths) == 0
+        paths = {"segmenter": tmp_path / "segmenter.pt", "predictions": out / "masks"}
         paths["estimates"] = out / "estimates.csv"
-        assert run_stage("predict_masks", params, **paths) == 0
+        assert run_stage("predict_masks", params, data_set=data.folder, **paths) == 0
         files[together] = {p.name: p.read_bytes() for p in (out / "masks").rglob("*.png")}
     assert len(files[1]) == 4 and files[1].keys() == files[8].keys()
     with np.load(tmp_path / "1" / "cams.npz") as archive:
@@ -116,7 +114,7 @@ def test_batched_stages_match_single_images(
         assert (one.read(key) - many.read(key)).abs().max() < 2e-3
         assert one.read(key).amax() > 0.9
     one, many = (pd.read_csv(tmp_path / name / "estimates.csv") for name in ("1", "8"))
-    assert list(one["image"]) == list(many["image"]) == [e.image for e in read_index(data["index"], "val")]
+    assert list(one["image"]) == list(many["image"]) == [e.image for e in data.split("val")]
     assert one["expected_iou"].to_numpy() == pytest.approx(many["expected_iou"].to_numpy(), abs=0.1)
     differ = [np.mean(read_mask(files[1][name]) != read_mask(files[8][name])) for name in files[1]]
     assert max(differ) < 2e-3

@@ -11,12 +11,9 @@ import torch
 from conftest import run_stage, write_params
 
 from plda.adaptation.domains import IGNORED, SOURCE, TARGET, confident, domain_labels, erase
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.datasets import tag_vector
 from plda.data.images import VOID
-from plda.data.index import read_index
-from plda.data.loading import load_image, load_true_mask
 from plda.data.transforms import unit
 from plda.models.backbones import Backbone
 from plda.models.cam import CamNetwork
@@ -92,15 +89,15 @@ def test_evenly_spreads_images() -> None:
 
 def test_inspection_matches_its_parts(drawn: Path) -> None:
     torch.manual_seed(0)
-    classes = read_classes(drawn / "classes.txt")
-    entries, archive = read_index(drawn / "index.csv"), Archive(drawn / "images.zip")
+    data = DataSet(drawn / "data_set")
+    classes = data.classes
     network = CamNetwork(Backbone("resnet10", output_stride=8), len(classes) - 1).eval()
     torch.nn.init.normal_(network.head.weight, std=0.5)
-    seen = Inspection(entries, archive, classes, count=5, side=64, threshold=0.6)(network)
+    seen = Inspection(data, count=5, side=64, threshold=0.6)(network)
 
     counts, pairs = DomainCounts(), []
-    for entry in evenly([e for e in entries if e.split == "train"], 5):
-        image = unit(load_image(archive, entry))[None]
+    for entry in evenly(data.split("train"), 5):
+        image = unit(data.image(entry))[None]
         tags = tag_vector(entry.tags, classes)[None]
         with torch.no_grad():
             output = network(image)
@@ -110,7 +107,7 @@ def test_inspection_matches_its_parts(drawn: Path) -> None:
         counts.add(
             labels[0, tags[0] > 0],
             [classes.index(tag) for tag in entry.tags],
-            load_true_mask(archive, entry.mask),
+            data.true_mask(entry),
         )
         pairs.append(domain_features(output.features["stage4"], labels))
     expected = {**counts.scores(), "gap": proxy_a_distance(pairs)}
@@ -118,12 +115,12 @@ def test_inspection_matches_its_parts(drawn: Path) -> None:
     assert 0 < seen["train_source"] < 100
     assert {name.partition("_")[0] for name in seen} == {"train", "val"}
     assert 0 < seen["val_tags"] < 100
-    assert Inspection(entries, archive, classes, count=0, side=64, threshold=0.6)(network) == {}
+    assert Inspection(data, count=0, side=64, threshold=0.6)(network) == {}
 
 
 def test_metrics_contain_last_inspection(drawn: Path, tmp_path: Path) -> None:
     params = write_params(tmp_path / "params.yaml", train_cam__inspected=3)
-    data = {"index": drawn / "index.csv", "images": drawn / "images.zip", "classes": drawn / "classes.txt"}
+    data = {"data_set": drawn / "data_set"}
     made = {
         name: tmp_path / file
         for name, file in {

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Photos, encoded, photo
 from test_predict import saved
 
-from plda.data.index import read_index
+from plda.data.data_set import DataSet
 
 LATIN = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 WITHOUT_ENCODING = (
@@ -48,14 +48,14 @@ def test_stages_read_utf_8_in_any_locale(photos: Photos, tmp_path: Path) -> None
     photos.index(tmp_path / "utf8")
     params = tmp_path / "params.yaml"
     params.write_text("# für\n" + params.read_text(encoding="utf-8"), encoding="utf-8")
-    out = {name: f"out ä/{name}" for name in ("archives", "classes", "index", "images")}
+    out = {name: f"out ä/{name}" for name in ("archives", "data-set")}
     flags = [text for name, path in out.items() for text in (f"--{name}", path)]
     done = run("-m", "plda", "index_data", "--params", "params.yaml", *flags, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (first, *_) = read_index(tmp_path / out["index"])
+    (first, *_) = DataSet(tmp_path / out["data-set"]).entries
     assert (first.image, first.tags) == ("images/Käfer ß.jpg", ("Kätzchen",))
-    for name in ("index", "classes"):
-        ours, theirs = (next((tmp_path / f).glob(f"{name}*")) for f in ("out ä", "utf8"))
+    for name in ("index.csv", "classes.txt"):
+        ours, theirs = (tmp_path / folder / name for folder in (out["data-set"], "utf8/data_set"))
         assert ours.read_bytes() == theirs.read_bytes()
 
 

@@ -1,12 +1,13 @@
 """PAMR compared with float64 loops; multi-scale maps, seeds, thresholds and scores."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from plda.data.archive import Archive, pack
+from plda.data.data_set import DataSet, write_data_set
 from plda.data.images import VOID, encode_mask
 from plda.data.index import Entry
 from plda.errors import InputError
@@ -205,46 +206,43 @@ def test_miou_is_computed_over_whole_set() -> None:
     assert confusion.scores().iou.tolist() == [0, 0.9]
 
 
-def scored_set(folder: Path) -> tuple[list[Entry], Archive, Cams, dict[str, torch.Tensor]]:
+def scored_set(folder: Path, classes: Sequence[str] = ("background", "cat", "dog")) -> tuple[DataSet, Cams]:
     random = np.random.default_rng(0)
-    entries, files, maps = [], [], {}
+    images, maps = [], {}
     for name, tags in (("a", ("cat", "dog")), ("b", ("dog",)), ("c", ("cat",))):
         truth = random.choice([0, 1, 2, VOID], (16, 20)).astype(np.uint8)
         parts = random.integers(0, 3, (16, 20)).astype(np.uint8)
-        files += [(f"masks/{name}.png", encode_mask(truth)), (f"parts/{name}.png", encode_mask(parts))]
+        files = {f"masks/{name}.png": encode_mask(truth), f"parts/{name}.png": encode_mask(parts)}
         maps[name] = torch.from_numpy(random.random((len(tags), 4, 5))).float()
-        entries.append(
-            Entry(f"images/{name}.png", "train", tags, f"masks/{name}.png", f"parts/{name}.png", 20, 16)
-        )
-    pack(folder / "images.zip", files)
+        images.append((Entry(f"images/{name}.png", "train", tags, *files, 20, 16), files))
+    write_data_set(folder / "data_set", classes, images)
     write_cams(folder / "cams.npz", maps.items())
-    return entries, Archive(folder / "images.zip"), Cams(folder / "cams.npz"), maps
+    return DataSet(folder / "data_set"), Cams(folder / "cams.npz")
 
 
 def test_score_seeds_matches_each_threshold_alone(tmp_path: Path) -> None:
-    entries, archive, cams, _ = scored_set(tmp_path)
-    classes = ("background", "cat", "dog")
+    data, cams = scored_set(tmp_path)
     thresholds = [0.7, 0.1, 0.5, 0.999]
     for threshold, confusion in zip(
         thresholds,
-        score_seeds(entries, archive, lambda e: cams.read(e.key), classes, thresholds),
+        score_seeds(data, data.entries, lambda e: cams.read(e.key), thresholds),
         strict=True,
     ):
         alone = score_set(
-            entries,
-            archive,
+            data,
+            data.entries,
             lambda e, t=threshold: pseudo_mask(
-                cams.read(e.key), [classes.index(tag) for tag in e.tags], t, 0.0, (16, 20)
+                cams.read(e.key), [data.classes.index(tag) for tag in e.tags], t, 0.0, (16, 20)
             ).numpy(),
-            3,
         ).everywhere
         assert np.array_equal(confusion.counts, alone.counts), threshold
         assert alone.pixels > 500
 
 
 def test_score_set_gives_recall_by_part(tmp_path: Path) -> None:
-    entries, archive, _, _ = scored_set(tmp_path)
-    nothing = score_set(entries, archive, lambda _: np.full((16, 20), VOID - 1, np.uint8), VOID).parts
+    names = ["background", "cat", "dog", *map(str, range(3, VOID))]
+    data, _ = scored_set(tmp_path, names)
+    nothing = score_set(data, data.entries, lambda _: np.full((16, 20), VOID - 1, np.uint8)).parts
     assert nothing == {"telling": 0, "body": 0}
-    without = [e._replace(parts="") for e in entries]
-    assert score_set(without, archive, lambda _: np.zeros((16, 20), np.uint8), 3).parts is None
+    without = [e._replace(parts="") for e in data.entries]
+    assert score_set(data, without, lambda _: np.zeros((16, 20), np.uint8)).parts is None

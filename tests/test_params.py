@@ -211,9 +211,7 @@ def test_train_segmenter_rejects_single_image(photos: Photos, drawn: Path, tmp_p
         run_stage,
         "train_segmenter",
         tmp_path / "params.yaml",
-        index=out / "index.csv",
-        images=out / "images.zip",
-        classes=out / "classes.txt",
+        data_set=out / "data_set",
         training_masks=tmp_path,
         cam_network=drawn / "segmenter.pt",  # is not read
         segmenter_backbone=drawn / "segmenter.pt",

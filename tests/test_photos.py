@@ -62,7 +62,7 @@ def test_mpo_photo_is_kept_as_jpeg(photos: Photos, tmp_path: Path) -> None:
     photos.rows[0] = "a.jpg,train,cat,"
     photos.write()
     assert photos.index(tmp_path) == 0
-    assert Archive(tmp_path / "images.zip").read("images/a.jpg") == content
+    assert Archive(tmp_path / "data_set/images.zip").read("images/a.jpg") == content
     small, _, size = keep_image(content, 40)
     assert size == (40, 30)
     assert Image.open(io.BytesIO(small)).format == "JPEG"

@@ -19,12 +19,11 @@ from test_training import trainer
 from torch.nn import functional as F
 
 from plda.__main__ import main
-from plda.data.archive import Archive
 from plda.data.classes import read_classes
-from plda.data.images import encode_image, read_image, read_mask
-from plda.data.index import read_index
+from plda.data.data_set import DataSet
+from plda.data.images import encode_image, read_mask
 from plda.masks.estimate import read_estimates
-from plda.masks.folder import load_mask
+from plda.masks.folder import Masks
 from plda.models.saved import Architecture, load, read_network, save_network
 from plda.models.segmenters import SEGMENTER
 from plda.refinement import probabilities
@@ -101,15 +100,14 @@ def test_enlarged_strips_match_bilinear_interpolation(
 
 
 def test_label_matches_predict_masks_stage(drawn: Path, tmp_path: Path) -> None:
-    file = saved(tmp_path / "network.pt", read_classes(drawn / "classes.txt"))
+    data = DataSet(drawn / "data_set")
+    file = saved(tmp_path / "network.pt", data.classes)
     params = write_params(tmp_path / "params.yaml", predict_masks__scales=[1.0, 1.5])
     assert (
         run_stage(
             "predict_masks",
             params,
-            index=drawn / "index.csv",
-            images=drawn / "images.zip",
-            classes=drawn / "classes.txt",
+            data_set=data.folder,
             segmenter=file,
             predictions=tmp_path / "masks",
             estimates=tmp_path / "estimates.csv",
@@ -117,12 +115,12 @@ def test_label_matches_predict_masks_stage(drawn: Path, tmp_path: Path) -> None:
         == 0
     )
     labeller = TrainedNetwork(file, device="cpu", long_side="full", scales=(1.0, 1.5), flip=True)
-    entries = read_index(drawn / "index.csv", "val")
+    entries = data.split("val")
     expected = read_estimates(tmp_path / "estimates.csv", entries)
     for entry in entries:
-        labelled = labeller.label(read_image(Archive(drawn / "images.zip").read(entry.image)))
+        labelled = labeller.label(Image.fromarray(data.image(entry).permute(1, 2, 0).numpy()))
         assert labelled.expected_iou == pytest.approx(expected[entry.key], abs=0.01)
-        assert np.array_equal(labelled.ids, load_mask(tmp_path / "masks", entry))
+        assert np.array_equal(labelled.ids, Masks(tmp_path / "masks")(entry))
 
 
 def test_label_summary_matches_pixels(network: Path) -> None:

@@ -14,10 +14,11 @@ import yaml
 from conftest import run_stage, small_params, write_params
 
 from plda.data.archive import Archive
+from plda.data.data_set import DataSet
 from plda.data.images import VOID, enlarge_mask, read_mask
-from plda.data.index import Entry, by_size, read_index
+from plda.data.index import Entry, by_size
 from plda.masks.cams import Cams
-from plda.masks.folder import load_mask, mask_name
+from plda.masks.folder import Masks, mask_name
 from plda.models.backbones import Backbone
 from plda.models.baselines import CAM
 from plda.models.boundary import BOUNDARY, BoundaryNetwork
@@ -249,7 +250,7 @@ def test_confident_masks_match_manual_values() -> None:
     raw = torch.zeros(2, 1, 5)
     after = torch.tensor([[[0.9, 0.2, 0.0, 0.04, 0.31]], [[0.4, 0.1, 0.02, 0.06, 0.9]]])
     image = Refined(entry("a"), torch.zeros(3, 4, 20), raw, {"pamr": after})
-    ((of, mask),) = confident_masks([image], CLASSES, foreground=0.3, background=0.05)
+    ((of, mask),) = confident_masks([image], lambda _: [1, 2], foreground=0.3, background=0.05)
     assert of == image.entry
     assert mask.tolist() == [[1, VOID, 0, VOID, 2]]
 
@@ -267,7 +268,7 @@ def test_by_size_groups_by_size_and_number_of_tags() -> None:
     assert sorted(e for group in groups for e in group) == sorted(entries)
     assert [len(group) for group in groups] == [2, 8, 3, 1]
     for group in groups:
-        assert len({(e.height, e.width, len(e.tags)) for e in group}) == 1
+        assert len({(*e.size, len(e.tags)) for e in group}) == 1
 
 
 def test_trimap_matches_manual_values() -> None:
@@ -295,7 +296,7 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data(drawn: Path) -> dict[str, Path]:
-    return {"index": drawn / "index.csv", "images": drawn / "images.zip", "classes": drawn / "classes.txt"}
+    return {"data_set": drawn / "data_set"}
 
 
 def boundary_stage(drawn: Path, trained: Path, out: Path, params: Path) -> dict[str, Path]:
@@ -317,8 +318,9 @@ def test_refinement_chain_end_to_end(drawn: Path, trained: Path, tmp_path: Path)
     assert len(history) == 2 and (history["loss"] > 0).all()
     parts = history[["foreground", "background", "apart"]]
     assert history["loss"].to_numpy() == pytest.approx(parts.mean(axis=1).to_numpy(), rel=1e-4)
-    network = load_network(boundary["boundary_network"], BOUNDARY, read_classes_of(drawn))
-    cam = load_network(trained / "cam.pt", CAM, read_classes_of(drawn))
+    scenes = DataSet(drawn / "data_set")
+    network = load_network(boundary["boundary_network"], BOUNDARY, scenes.classes)
+    cam = load_network(trained / "cam.pt", CAM, scenes.classes)
     ours, theirs = network.backbone.state_dict(), cam.backbone.state_dict()
     assert all(torch.equal(ours[name], weights) for name, weights in theirs.items())
 
@@ -326,7 +328,6 @@ def test_refinement_chain_end_to_end(drawn: Path, trained: Path, tmp_path: Path)
             "background_scores": tmp_path / "scores.json"}  # fmt: skip
     paths = {"cams": trained / "cams.npz", "boundary_network": boundary["boundary_network"], **made}
     assert run_stage("make_masks", params, **data(drawn), **paths) == 0
-    entries = read_index(drawn / "index.csv", "train")
     raw, after, sure = (
         Cams(trained / "cams.npz"),
         Cams(made["refined_cams"]),
@@ -335,7 +336,7 @@ def test_refinement_chain_end_to_end(drawn: Path, trained: Path, tmp_path: Path)
     scores = pd.read_json(made["background_scores"], typ="series")["scores"]
     assert list(scores) == ["seeds", "pamr", "random_walk"]
     assert all(0 < score < 1 for score in scores.values())
-    for each in entries:
+    for each in scenes.training:
         steps = [raw.read(each.key), *(after.read(f"{step}/{each.key}") for step in ("pamr", "random_walk"))]
         for before, now in pairwise(steps):
             assert before.shape == now.shape
@@ -343,10 +344,7 @@ def test_refinement_chain_end_to_end(drawn: Path, trained: Path, tmp_path: Path)
             assert now.min() >= 0 and now.max() <= 1
         confident = read_mask(sure.read(mask_name(each)))
         assert confident.shape == steps[0].shape[1:]
-        assert (
-            enlarge_mask(confident, (each.height, each.width)).shape
-            == load_mask(made["pseudo_masks"], each).shape
-        )
+        assert enlarge_mask(confident, each.size).shape == Masks(made["pseudo_masks"])(each).shape
 
     metrics = {"cam_metrics": tmp_path / "metrics.json", "cam_class_scores": tmp_path / "classes.csv",
                "seed_curve": tmp_path / "curve.csv"}  # fmt: skip
@@ -370,7 +368,3 @@ def test_train_boundary_trains_no_network_if_disabled(drawn: Path, trained: Path
     assert Archive(boundary["boundary_seeds"]).names() == []
     assert len(pd.read_csv(boundary["boundary_history"])) == 0
     assert boundary["boundary_network"].stat().st_size < 10_000
-
-
-def read_classes_of(drawn: Path) -> list[str]:
-    return (drawn / "classes.txt").read_text().split()

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_stage, write_params
-from test_training import DATA, trainer
+from test_training import trainer
 
-from plda.data.classes import class_ids, read_classes
+from plda.data.data_set import DataSet
 from plda.data.images import VOID
-from plda.data.index import read_index
 from plda.errors import INTERRUPTED
-from plda.masks.folder import load_mask, mask_path
+from plda.masks.folder import Masks, mask_path
 from plda.stages import relabel_masks as stage
 
 
@@ -19,7 +18,7 @@ from plda.stages import relabel_masks as stage
 def given(drawn: Path, tmp_path: Path) -> dict[str, Path]:
     """Return the stage's paths; the masks to learn from are the true masks."""
     _, paths = trainer("train_segmenter", drawn, tmp_path)
-    names = (*DATA, "segmenter_backbone", "checkpoints")
+    names = ("data_set", "segmenter_backbone", "checkpoints")
     return {name: paths[name] for name in names} | {
         "pseudo_masks": paths["training_masks"],
         "training_masks": tmp_path / "relabelled",
@@ -31,18 +30,18 @@ def relabel(tmp_path: Path, given: dict[str, Path], **changes: object) -> list[n
     own = {f"relabel_masks__{name}": value for name, value in changes.items()}
     params = write_params(tmp_path / "params.yaml", **own)
     assert run_stage("relabel_masks", params, **given) == 0
-    entries = read_index(given["index"], "train")
+    entries = DataSet(given["data_set"]).training
     assert all(mask_path(given["training_masks"], entry).exists() for entry in entries)
-    return [load_mask(given["training_masks"], entry) for entry in entries]
+    return [Masks(given["training_masks"])(entry) for entry in entries]
 
 
 def test_relabelled_pixels_have_tagged_classes(given: dict[str, Path], tmp_path: Path) -> None:
     masks = relabel(tmp_path, given, undecided=0.02)
-    names, entries = read_classes(given["classes"]), read_index(given["index"], "train")
+    data = DataSet(given["data_set"])
     seen = set()
-    for entry, mask in zip(entries, masks, strict=True):
+    for entry, mask in zip(data.training, masks, strict=True):
         found = {int(c) for c in np.unique(mask)}
-        assert found <= {0, VOID, *class_ids(entry.tags, names)}
+        assert found <= {0, VOID, *map(data.classes.index, entry.tags)}
         seen |= found
     assert seen > {0, VOID}
     assert list(given["checkpoints"].glob("*.pt")) == []
@@ -58,8 +57,8 @@ def test_larger_margin_leaves_more_pixels_undecided(given: dict[str, Path], tmp_
 
 def test_disabled_stage_keeps_pseudo_masks(given: dict[str, Path], tmp_path: Path) -> None:
     masks = relabel(tmp_path, given, enabled=False)
-    for entry, mask in zip(read_index(given["index"], "train"), masks, strict=True):
-        assert np.array_equal(mask, load_mask(given["pseudo_masks"], entry))
+    for entry, mask in zip(DataSet(given["data_set"]).training, masks, strict=True):
+        assert np.array_equal(mask, Masks(given["pseudo_masks"])(entry))
 
 
 def test_interrupted_relabelling_does_not_train_again(

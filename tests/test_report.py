@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,14 @@ from conftest import ROOT, small_params
 from PIL import Image
 
 import plda
-from plda.data.archive import Archive, pack
+from plda.data.data_set import DataSet, write_data_set
 from plda.data.images import VOID, encode_image, encode_mask
-from plda.data.index import Entry, read_index, write_index
-from plda.data.loading import load_true_mask
+from plda.data.index import Entry
 from plda.errors import InputError
 from plda.files import write_json, write_text
 from plda.masks.cams import map_size, write_cams
 from plda.masks.estimate import write_estimates
-from plda.masks.folder import load_mask, write_mask
+from plda.masks.folder import Masks, write_mask
 from plda.params import Params
 from plda.report.gallery import choose
 from plda.report.page import background_alone, mistakes
@@ -88,7 +86,7 @@ class Page(HTMLParser):
 
 def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) -> dict[str, Path]:
     """Write the inputs of the stage: a few drawn scenes, half-right masks and their scores."""
-    names = ("index", "images", "classes", "cam_history", "cam_machine", "cams", "boundary_history",
+    names = ("data_set", "cam_history", "cam_machine", "cams", "boundary_history",
              "pseudo_masks", "cam_metrics", "cam_class_scores", "seed_curve", "segmenter_history",
              "segmenter_machine", "predictions", "estimates", "metrics", "class_scores", "page",
              "backbone_origins")  # fmt: skip
@@ -101,7 +99,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
     write_json(paths["backbone_origins"], origins)
     entries, cams = [], []
     expected: dict[str, float] = {}
-    files: dict[str, bytes] = {}
+    files: list[dict[str, bytes]] = []
     kinds = ("seeds", "pamr", "pseudo_masks", "relabelled_masks", "predictions")
     sets = {name: Scored(Confusion(len(CLASSES)), Confusion(len(CLASSES)), None, {}) for name in kinds}
     for number in range(train + val):
@@ -112,7 +110,8 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
             f"images/{name}", split, scene.tags, f"masks/{number}.png" if scored else "", "", SIZE, SIZE
         )
         entries.append(entry)
-        files |= {entry.image: encode_image(scene.image), f"masks/{number}.png": encode_mask(scene.mask)}
+        masks = {f"masks/{number}.png": encode_mask(scene.mask)}
+        files.append({entry.image: encode_image(scene.image)} | masks)
         made = scene.mask.copy()
         made[:8], made[8:12] = 0, VOID
         if split == "train":
@@ -124,9 +123,7 @@ def write_inputs(folder: Path, *, scored: bool, train: int = 5, val: int = 3) ->
             if scored:
                 sets[kind].everywhere.add(scene.mask, made)
                 sets[kind].outlines.add(trimap(scene.mask, 3), made)
-    write_index(paths["index"], entries)
-    pack(paths["images"], files.items())
-    write_text(paths["classes"], "\n".join(CLASSES))
+    write_data_set(paths["data_set"], CLASSES, zip(entries, files, strict=True))
     write_cams(paths["cams"], cams)
     curve = dict.fromkeys(CURVE, sets["seeds"].everywhere)
     background = {"seeds": 0.31, "pamr": 0.42, "pseudo_masks": 0.42}
@@ -272,7 +269,7 @@ def test_gallery_has_requested_length(
 
 def test_gallery_marks_worst_images(inputs: dict[str, Path], tmp_path: Path) -> None:
     """The training image with the wrong pseudo-mask is not among the evenly spaced ones."""
-    (spoilt,) = read_index(inputs["index"], "train")[4:]
+    (spoilt,) = DataSet(inputs["data_set"]).training[4:]
     masks = tmp_path / "masks"
     shutil.copytree(inputs["pseudo_masks"], masks)
     write_mask(masks, spoilt, np.full((SIZE, SIZE), 1, np.uint8))
@@ -291,7 +288,7 @@ def test_choose_spreads_images_evenly() -> None:
 
 
 def test_captions_mention_small_objects(inputs: dict[str, Path], tmp_path: Path) -> None:
-    (first,) = read_index(inputs["index"], "val")[:1]
+    (first,) = DataSet(inputs["data_set"]).split("val")[:1]
     masks = tmp_path / "masks"
     shutil.copytree(inputs["predictions"], masks)
     ids = np.zeros((SIZE, SIZE), np.uint8)
@@ -306,7 +303,8 @@ def test_page_masks_keep_class_ids(inputs: dict[str, Path], page: Page) -> None:
     """The decoded true mask of the first row, an unseen image, equals the mask in the archive."""
     truth = next(p for p in page.all("img") if (p["alt"] or "").startswith("truth"))
     ids = np.asarray(Image.open(io.BytesIO(base64.b64decode((truth["src"] or "").split(",")[1]))))
-    assert (ids == load_true_mask(Archive(inputs["images"]), "masks/5.png")).all()
+    data = DataSet(inputs["data_set"])
+    assert (ids == data.true_mask(data.entries[5])).all()
 
 
 def test_page_without_true_masks_shows_no_scores(tmp_path: Path) -> None:
@@ -347,12 +345,11 @@ def test_mistakes_list_confused_classes() -> None:
 
 
 def test_score_images_matches_confusion_of_each_image(inputs: dict[str, Path]) -> None:
-    entries, archive = read_index(inputs["index"], "train"), Archive(inputs["images"])
-    mask_of = partial(load_mask, inputs["pseudo_masks"])
-    scores, total = score_images(entries, archive, mask_of, len(CLASSES))
-    for entry in entries:
+    data, mask_of = DataSet(inputs["data_set"]), Masks(inputs["pseudo_masks"])
+    scores, total = score_images(data, data.training, mask_of)
+    for entry in data.training:
         own = Confusion(len(CLASSES))
-        own.add(load_true_mask(archive, entry.mask), mask_of(entry))
+        own.add(data.true_mask(entry), mask_of(entry))
         assert scores[entry.key] == own.scores().mean()["miou"]
         total.counts -= own.counts
     assert not total.counts.any()

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, Refusal, write_params
 from PIL import Image
 
+from plda.data.data_set import write_data_set
 from plda.data.images import VOID
 from plda.data.index import Entry, write_index
 from plda.masks.folder import mask_path, write_mask
@@ -29,10 +30,9 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Return the command's valid inputs, which a test may corrupt, and its output path."""
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path / "params.yaml")
-    paths = {name: tmp_path / name for name in ("classes", "index", "predictions")}
-    paths["classes"].write_text("\n".join(CLASSES) + "\n")
+    paths = {name: tmp_path / name for name in ("data_set", "predictions")}
     entries = [entry("2007_000033", "val"), *(entry(name, "test") for name in TEST)]
-    write_index(paths["index"], entries)
+    write_data_set(paths["data_set"], CLASSES, ((each, {}) for each in entries))
     random = np.random.default_rng(0)
     for each in entries:
         write_mask(paths["predictions"], each, random.integers(0, 21, (37, 50), np.uint8))
@@ -40,7 +40,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 
 def run(paths: dict[str, Path]) -> int:
-    return main([text for name, path in paths.items() for text in (f"--{name}", str(path))])
+    return main([text for name, path in paths.items() for text in (f"--{name.replace('_', '-')}", str(path))])
 
 
 def test_submission_has_layout_of_voc_server(
@@ -80,15 +80,15 @@ def test_submission_is_deterministic(paths: dict[str, Path]) -> None:
 
 
 def spoil_classes(paths: dict[str, Path]) -> None:
-    paths["classes"].write_text("background\ncat\ndog\n")
+    (paths["data_set"] / "classes.txt").write_text("background\ncat\ndog\n")
 
 
 def spoil_order_of_classes(paths: dict[str, Path]) -> None:
-    paths["classes"].write_text("\n".join([*CLASSES[:-2], *CLASSES[:-3:-1]]))
+    (paths["data_set"] / "classes.txt").write_text("\n".join([*CLASSES[:-2], *CLASSES[:-3:-1]]))
 
 
 def spoil_split(paths: dict[str, Path]) -> None:
-    write_index(paths["index"], [entry("2007_000033", "val")])
+    write_index(paths["data_set"] / "index.csv", [entry("2007_000033", "val")])
 
 
 def spoil_prediction(paths: dict[str, Path]) -> None:
@@ -106,9 +106,12 @@ def spoil_size(_: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (spoil_classes, ["classes: must be VOC's classes, in this order: background, aeroplane, "]),
-        (spoil_order_of_classes, ["classes: must be VOC's classes"]),
-        (spoil_split, ["index: field split: no image has split 'test'"]),
+        (
+            spoil_classes,
+            ["/classes.txt: must be VOC's classes, in this order: background, aeroplane, "],
+        ),
+        (spoil_order_of_classes, ["/classes.txt: must be VOC's classes"]),
+        (spoil_split, ["data_set/index.csv: field split: no image has split 'test'"]),
         (spoil_prediction, ["2011_003256.png: is missing", "predict_masks.splits must contain test"]),
         (spoil_ids, ["2011_003256.png: class ids: got 255, must be 0 to 20"]),
         (spoil_size, ["params.yaml: index_data.long_side: ", "own size"]),
@@ -130,8 +133,8 @@ def test_submission_rule_packs_predictions_of_main() -> None:
         [sys.executable, "-m", "snakemake", *command], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert (
-        "python -m workflow.submission --classes results/main/index_data/classes.txt "
-        "--index results/main/index_data/index.csv --predictions results/main/predict_masks/masks "
+        "python -m workflow.submission --data-set results/main/index_data/data_set "
+        "--predictions results/main/predict_masks/masks "
         "--submission results/main/submission/VOC2012_comp6.tar.gz 2>&1 | tee -i logs/submission.log"
     ) in plan
     assert "rule evaluate" not in plan

@@ -7,7 +7,7 @@ import pytest
 from conftest import Photos, Refusal, encoded, photo
 
 from plda.data.classes import read_class_list, read_classes
-from plda.data.index import read_index
+from plda.data.data_set import DataSet
 from plda.errors import InputError
 from plda.sources.folder import read_tags
 from plda.sources.table import read_table
@@ -23,7 +23,7 @@ def rows_of(photos: Photos, table: str | bytes) -> list[tuple[str, ...]]:
     (photos.folder / "tags.csv").write_bytes(content)
     out = photos.folder.parent / "out"
     assert photos.index(out) == 0
-    return [(e.image, e.split, e.tags, e.mask) for e in read_index(out / "index.csv")]
+    return [(e.image, e.split, e.tags, e.mask) for e in DataSet(out / "data_set").entries]
 
 
 @pytest.fixture

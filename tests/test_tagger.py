@@ -7,7 +7,7 @@ import torch
 from conftest import Refusal, run_stage, write_params
 from test_training import trainer
 
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.errors import InputError
 from plda.models.backbones import Backbone
 from plda.models.baselines import KINDS, build_baseline
@@ -65,7 +65,7 @@ def test_train_segmenter_adds_classifier(drawn: Path, tmp_path: Path) -> None:
     weights = load(paths["segmenter"])["weights"]
     for name, value in load(paths["cam_network"])["weights"].items():
         assert torch.equal(weights[f"tagger.{name}"], value), name
-    load_network(paths["segmenter"], SEGMENTER, read_classes(paths["classes"]))
+    load_network(paths["segmenter"], SEGMENTER, DataSet(paths["data_set"]).classes)
     write_params(params, train_segmenter__tagger="none")
     assert run_stage("train_segmenter", params, **paths) == 0
     assert not any(name.startswith("tagger") for name in load(paths["segmenter"])["weights"])

@@ -1,6 +1,7 @@
 """The training loop: order, schedule, history, and a kill that does not change the result."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,8 @@ import pytest
 import torch
 from conftest import ROOT, Refusal, run_stage, small_params, write_params
 
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
-from plda.data.index import read_index, write_index
-from plda.data.loading import load_true_mask
+from plda.data.data_set import DataSet
+from plda.data.index import write_index
 from plda.errors import InputError
 from plda.masks.cams import Cams
 from plda.masks.folder import write_mask
@@ -92,7 +91,7 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
         train_segmenter__epochs=5,
         train_segmenter__head="deeplabv3",  # has dropout
     )
-    paths = {key: drawn / file for key, file in DATA.items()} | {"checkpoints": out / "checkpoints"}
+    paths = {"data_set": drawn / "data_set", "checkpoints": out / "checkpoints"}
     if name == "train_cam":
         return params, paths | {
             "cam_backbone": drawn / "cams.pt",
@@ -100,10 +99,10 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
             "cam_history": out / "history.csv",
             "cam_machine": out / "machine.json",
         }
-    archive = Archive(drawn / "images.zip")
-    for entry in read_index(drawn / "index.csv", "train"):
-        write_mask(out / "masks", entry, load_true_mask(archive, entry.mask))
-    classifier = Architecture("cam", "resnet10", 16, "trained", "cam", read_classes(drawn / "classes.txt"))
+    data = DataSet(drawn / "data_set")
+    for entry in data.training:
+        write_mask(out / "masks", entry, data.true_mask(entry))
+    classifier = Architecture("cam", "resnet10", 16, "trained", "cam", data.classes)
     untrained = CAM.start(classifier, load(drawn / "cams.pt")["weights"], seed=0)
     save_network(out / "cam.pt", classifier, untrained.state_dict())
     return params, paths | {
@@ -114,9 +113,6 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
         "segmenter_history": out / "history.csv",
         "segmenter_machine": out / "machine.json",
     }
-
-
-DATA = {"index": "index.csv", "images": "images.zip", "classes": "classes.txt"}
 
 
 def start(name: str, params: Path, paths: dict[str, Path]) -> "subprocess.Popen[str]":
@@ -174,12 +170,12 @@ def test_full_supervision_uses_true_masks(drawn: Path, tmp_path: Path, refused: 
     assert run_stage("train_segmenter", params, **paths) == 0
     assert (full / "segmenter").read_bytes() == (tmp_path / "network.pt").read_bytes()
 
-    entries = read_index(drawn / "index.csv")
-    paths["index"] = tmp_path / "index.csv"
-    write_index(paths["index"], [entries[0], entries[1]._replace(mask=""), *entries[2:]])
+    entries = DataSet(drawn / "data_set").entries
+    paths["data_set"] = shutil.copytree(drawn / "data_set", tmp_path / "data_set")
+    write_index(tmp_path / "data_set/index.csv", [entries[0], entries[1]._replace(mask=""), *entries[2:]])
     paths["segmenter"] = tmp_path / "none.pt"
     message = refused(run_stage, "train_segmenter", params, **paths)
-    assert f"index.csv: field mask: {entries[1].image} has no true mask" in message
+    assert f"data_set/index.csv: field mask: {entries[1].image} has no true mask" in message
     assert "(1 of 12 training images have none)" in message
     assert not paths["segmenter"].exists()
 
@@ -194,7 +190,7 @@ def test_train_cam_lowers_loss_and_writes_history(drawn: Path, tmp_path: Path) -
     assert history["epoch"].tolist() == list(range(1, 9))
     assert history["step"].tolist() == list(range(3, 25, 3))
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
-    classes = (drawn / "classes.txt").read_text().split()
+    classes = DataSet(drawn / "data_set").classes
     assert isinstance(load_network(tmp_path / "network.pt", CAM, classes), CamNetwork)
 
 
@@ -221,10 +217,10 @@ def test_plda_trains_cam_and_seam_in_mixed_precision(
     assert np.isfinite(losses.to_numpy()).all()
     assert history["tags"].iloc[-1] < history["tags"].iloc[0]
     assert (history[["adversary", "train_source", "train_target"]] > 0).all(axis=None)
-    data = {name: drawn / file for name, file in DATA.items()}
-    cams = tmp_path / "cams.npz"
-    assert run_stage("infer_cams", params, cam_network=tmp_path / "network.pt", cams=cams, **data) == 0
-    entry = read_index(drawn / "index.csv", "train")[0]
+    data_set, cams = drawn / "data_set", tmp_path / "cams.npz"
+    made = {"cam_network": tmp_path / "network.pt", "cams": cams}
+    assert run_stage("infer_cams", params, data_set=data_set, **made) == 0
+    entry = DataSet(data_set).training[0]
     assert 0.5 < float(Cams(cams).read(entry.key).max()) <= 1
 
 

@@ -91,7 +91,7 @@ def test_index_data_reads_mask_colours_of_classes_txt(photos: Photos, tmp_path: 
     mask = coloured({0: (255, 255, 255), 1: (255, 0, 0), 2: (0, 0, 255), VOID: (224, 224, 192)})
     (photos.folder / "a.png").write_bytes(encoded(mask, "PNG"))
     assert photos.index(tmp_path) == 0
-    assert np.array_equal(read_mask(Archive(tmp_path / "images.zip").read("masks/a.png")), IDS)
+    assert np.array_equal(read_mask(Archive(tmp_path / "data_set/images.zip").read("masks/a.png")), IDS)
 
 
 def test_index_data_warns_about_mask_without_its_tags(photos: Photos, tmp_path: Path, capsys) -> None:

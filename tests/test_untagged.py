@@ -12,14 +12,14 @@ from conftest import BASELINES, Photos, Refusal, run_stage, write_params
 
 from plda.__main__ import path_arguments, stage_function
 from plda.adaptation.learner import PUBLISHED, PldaLearner
-from plda.data.index import read_index, read_training_entries
+from plda.data.data_set import DataSet
 from plda.masks.cams import Cams
-from plda.masks.folder import load_mask
+from plda.masks.folder import Masks
 from plda.models.backbones import Backbone
 from plda.models.baselines import build_baseline
 
 PATHS = {
-    "index": "index.csv", "images": "images.zip", "classes": "classes.txt", "checkpoints": "checkpoints",
+    "data_set": "data_set", "checkpoints": "checkpoints",
     "cam_backbone": "cams.pt", "segmenter_backbone": "segmenter.pt", "backbone_origins": "origins.json",
     "cam_network": "cam.pt", "cam_history": "cam.csv", "cam_machine": "cam.json", "cams": "cams.npz",
     "boundary_network": "boundary.pt", "boundary_seeds": "seeds.zip", "boundary_history": "boundary.csv",
@@ -64,13 +64,13 @@ def test_pipeline_accepts_untagged_and_unknown_photos(photos: Photos, baseline: 
         predict_masks__splits=["train", "val"],
         report__gallery=12,
     )
-    known = read_training_entries(out / "index.csv")
+    data = DataSet(out / "data_set")
+    known = data.training
     assert [entry.key for entry in known] == ["a", "b"]
-    every = read_index(out / "index.csv")
-    assert [entry.known for entry in every] == [True, True, True, False]
+    assert [entry.known for entry in data.entries] == [True, True, True, False]
     assert Cams(out / "cams.npz").read("b").abs().max() == 0
-    assert not load_mask(out / "masks", known[1]).any()
-    assert load_mask(out / "masks", known[0]).any()
+    assert not Masks(out / "masks")(known[1]).any()
+    assert Masks(out / "masks")(known[0]).any()
     assert sorted(path.stem for path in (out / "masks").glob("*.png")) == ["a", "b"]
     assert sorted(path.stem for path in (out / "predictions").glob("*.png")) == ["a", "b", "c", "d"]
     estimates = pd.read_csv(out / "estimates.csv")
@@ -80,7 +80,7 @@ def test_pipeline_accepts_untagged_and_unknown_photos(photos: Photos, baseline: 
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics.pop("relabelled_masks")["miou"] >= 0
     assert metrics == {"estimate": {"expected_iou": expected}}
-    assert not load_mask(out / "relabelled", known[1]).any()
+    assert not Masks(out / "relabelled")(known[1]).any()
     assert sorted(path.stem for path in (out / "relabelled").glob("*.png")) == ["a", "b"]
     assert f"Expected IoU of the segmentation: {expected:.1f}" in (out / "summary.md").read_text()
     assert json.loads((out / "cam_metrics.json").read_text())["pseudo_masks"]["miou"] >= 0

@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from plda.data.classes import read_classes
-from plda.data.index import Entry, read_index
+from plda.data.data_set import DataSet
+from plda.data.index import Entry
 from plda.errors import InputError
 from plda.files import replacing
-from plda.masks.folder import load_mask, mask_path
+from plda.masks.folder import Masks, mask_path
 from plda.params import read_params
 from plda.sources.voc import CLASSES
 from workflow.stages import PARAMS
@@ -33,28 +33,30 @@ LONGEST = 500  # pixels: maximum long side of VOC's images
 IMAGES = 1456  # in the test set
 
 
-def check_data(classes: Path, params: Path) -> None:
+def check_data(data: DataSet, params: Path) -> None:
     """Check that the server can compare the masks.
 
     Raises:
         InputError: the classes are not VOC's, or the images were shrunk.
     """
-    if read_classes(classes) != CLASSES:
-        raise InputError(f"{classes}: must be VOC's classes, in this order: {', '.join(CLASSES)}")
+    if data.classes != CLASSES:
+        raise InputError(
+            f"{data.folder}/classes.txt: must be VOC's classes, in this order: {', '.join(CLASSES)}"
+        )
     long_side = read_params(params).index_data.long_side
     if long_side is not None and long_side < LONGEST:
         raise InputError(f"{params}: index_data.long_side: must be null: masks need the images' own size")
 
 
-def server_files(index: Path, predictions: Path) -> Iterator[tuple[str, bytes]]:
+def server_files(data: DataSet, predictions: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each file in the archive.
 
     Raises:
         InputError: no image has split test, or an image has no mask or a mask with invalid ids.
     """
-    entries = read_index(index, "test")
+    entries = data.split("test")
     if not entries:
-        raise InputError(f"{index}: field split: no image has split 'test'")
+        raise InputError(f"{data.folder}/index.csv: field split: no image has split 'test'")
     for entry in entries:
         yield f"{FOLDER}/{PurePosixPath(entry.key).name}.png", encode(_ids(predictions, entry))
 
@@ -93,7 +95,7 @@ def _ids(predictions: Path, entry: Entry) -> np.ndarray:
     path = mask_path(predictions, entry)
     if not path.exists():
         raise InputError(f"{path}: is missing; {PARAMS}: predict_masks.splits must contain test")
-    ids = load_mask(predictions, entry)
+    ids = Masks(predictions)(entry)
     if ids.max() >= len(CLASSES):
         raise InputError(f"{path}: class ids: got {ids.max()}, must be 0 to {len(CLASSES) - 1}")
     return ids
@@ -104,14 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m workflow.submission", description="Pack predictions for VOC's evaluation server."
     )
-    parser.add_argument("--classes", type=Path, required=True, metavar="TXT", help="file of class names")
-    parser.add_argument("--index", type=Path, required=True, metavar="CSV", help="table of the data set")
+    parser.add_argument("--data-set", type=Path, required=True, metavar="FOLDER", help="data set")
     parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER", help="predicted masks")
     parser.add_argument("--submission", type=Path, required=True, metavar="TAR.GZ", help="output archive")
     options = parser.parse_args(arguments)
     try:
-        check_data(options.classes, PARAMS)
-        files = list(server_files(options.index, options.predictions))
+        data = DataSet(options.data_set)
+        check_data(data, PARAMS)
+        files = list(server_files(data, options.predictions))
         pack(options.submission, files)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -24,9 +24,16 @@ def pack(path: Path, entries: Iterable[tuple[str, bytes]]) -> None:
 
 @contextmanager
 def packing(path: Path, *, compressed: bool = False) -> Iterator[Callable[[str, bytes], None]]:
-    """Write an archive entry by entry: yield a function that adds one entry (name, content)."""
+    """Write an archive entry by entry, atomically: yield a function that adds one entry (name, content)."""
+    with replacing(path) as temporary, writing(temporary, compressed=compressed) as add:
+        yield add
+
+
+@contextmanager
+def writing(path: Path, *, compressed: bool = False) -> Iterator[Callable[[str, bytes], None]]:
+    """Write an archive as `packing`, but not atomically, for example within a folder that is not complete."""
     kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", kind, compresslevel=1) as archive:
+    with zipfile.ZipFile(path, "w", kind, compresslevel=1) as archive:
         # a ZipInfo without a time: the same content gives the same bytes
         yield lambda name, content: archive.writestr(zipfile.ZipInfo(name), content, kind, 1)
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from plda.data.source import UNKNOWN
-from plda.files import write_text
 
 
 class Entry(NamedTuple):
@@ -39,6 +38,11 @@ class Entry(NamedTuple):
         return self.split == "train" and self.known
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return the image's size (height, width) in pixels."""
+        return self.height, self.width
+
+    @property
     def key(self) -> str:
         """Return the name of the image's maps and masks: its path without `images/` and extension."""
         return image_key(self.image.removeprefix("images/"))
@@ -50,16 +54,16 @@ def image_key(image: str) -> str:
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write the table, atomically."""
+    """Write the table."""
     frame = pd.DataFrame([e._replace(tags=";".join(e.tags)) for e in entries])  # type: ignore[arg-type]
-    write_text(path, frame.to_csv(index=False))
+    frame.to_csv(path, index=False)
 
 
 def by_size(entries: Iterable[Entry], together: int, *, tags: bool = False) -> Iterator[list[Entry]]:
     """Yield groups of entries of the same size (and number of tags), at most `together` in each."""
 
     def size(entry: Entry) -> tuple[int, int, int]:
-        return entry.height, entry.width, len(entry.tags) if tags else 0
+        return *entry.size, len(entry.tags) if tags else 0
 
     for _, same in groupby(sorted(entries, key=size), key=size):
         group = list(same)
@@ -72,17 +76,12 @@ def evenly_spread(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
     return entries[:: max(1, math.ceil(len(entries) / most))]
 
 
-def read_training_entries(path: Path) -> list[Entry]:
-    """Read the entries that are used for training."""
-    return [entry for entry in read_index(path) if entry.teaches]
-
-
-def read_index(path: Path, *splits: str) -> list[Entry]:
-    """Read the table's entries in order, all of them or those of `splits`."""
+def read_index(path: Path) -> list[Entry]:
+    """Read the table's entries, in order."""
     frame = pd.read_csv(
         path, keep_default_na=False, dtype={"image": str, "tags": str, "mask": str, "parts": str}
     )
-    entries = [
+    return [
         Entry(
             r["image"],
             r["split"],
@@ -94,4 +93,3 @@ def read_index(path: Path, *splits: str) -> list[Entry]:
         )
         for r in frame.to_dict("records")
     ]
-    return [entry for entry in entries if not splits or entry.split in splits]

@@ -15,9 +15,15 @@ def write_mask(folder: Path, entry: Entry, ids: np.ndarray) -> None:
     path.write_bytes(encode_mask(ids))
 
 
-def load_mask(folder: Path, entry: Entry) -> np.ndarray:
-    """Return (H, W) uint8 class ids, VOID where undecided."""
-    return read_mask(mask_path(folder, entry).read_bytes())
+class Masks:
+    """A reader of the folder's masks; call it with an entry."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, entry: Entry) -> np.ndarray:
+        """Return (H, W) uint8 class ids, VOID where undecided."""
+        return read_mask(mask_path(self._folder, entry).read_bytes())
 
 
 def mask_path(folder: Path, entry: Entry) -> Path:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plda.collectives import mean_divisor
-from plda.data.classes import class_ids
 from plda.data.images import VOID
 from plda.data.index import Entry
 from plda.masks.seeds import seeds
@@ -32,7 +31,7 @@ EPSILON = 1e-5  # added inside the logarithms
 
 def confident_masks(
     images: Iterable[Refined],
-    classes: Sequence[str],
+    ids_of: Callable[[Entry], Sequence[int]],
     *,
     foreground: float,
     background: float,
@@ -42,7 +41,7 @@ def confident_masks(
 
     Args:
         images: with the maps of all preceding refinements.
-        classes: class names, background first.
+        ids_of: returns the class ids of an entry's maps.
         foreground: background score; a pixel whose map exceeds it has the map's class.
         background: background score, at most `foreground`; a pixel whose maps do not exceed it is background.
             Pixels between the two scores are VOID.
@@ -54,8 +53,7 @@ def confident_masks(
 
     def look(images: Iterable[Refined], score: float) -> Iterator[tuple[Refined, Tensor]]:
         for image in with_crf(images, score) if with_crf else images:
-            ids = class_ids(image.entry.tags, classes)
-            yield image, seeds(image.last, ids, DECIDED if with_crf else score)
+            yield image, seeds(image.last, ids_of(image.entry), DECIDED if with_crf else score)
 
     first, second = tee(images)
     for (image, strict), (_, lax) in zip(look(first, foreground), look(second, background), strict=True):

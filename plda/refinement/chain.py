@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plda.data.archive import Archive
+from plda.data.data_set import DataSet
 from plda.data.index import Entry, by_size, evenly_spread
-from plda.data.loading import load_images
 from plda.data.transforms import resize
 from plda.errors import InputError
 from plda.masks.cams import Cams, normalise_maps
@@ -104,11 +103,9 @@ def groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     return by_size(entries, TOGETHER, tags=True)
 
 
-def load_group(entries: Sequence[Entry], archive: Archive, cams: Cams) -> Group:
+def load_group(data: DataSet, cams: Cams, entries: Sequence[Entry]) -> Group:
     """Read the images and maps of one of `groups`."""
-    return Group(
-        entries, load_images(archive, entries), torch.stack([cams.read(entry.key) for entry in entries])
-    )
+    return Group(entries, data.images(entries), torch.stack([cams.read(entry.key) for entry in entries]))
 
 
 @torch.no_grad()
@@ -143,7 +140,7 @@ def with_crf(
             waiting.append(image)
             yield (
                 image.image.permute(1, 2, 0).numpy(),
-                full_size(image.last, (image.entry.height, image.entry.width)).numpy(),
+                full_size(image.last, image.entry.size).numpy(),
                 background,
             )
 

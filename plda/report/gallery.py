@@ -10,12 +10,11 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from plda.data.archive import Archive
-from plda.data.images import VOID, encode_mask, read_image
+from plda.data.data_set import DataSet
+from plda.data.images import VOID, encode_mask
 from plda.data.index import Entry
-from plda.data.loading import load_true_mask
 from plda.masks.cams import Cams
-from plda.masks.folder import load_mask, mask_path
+from plda.masks.folder import Masks, mask_path
 
 SIDE = 320  # pixels at most, to keep the page small
 HEAT = matplotlib.colormaps["inferno"]
@@ -84,12 +83,11 @@ def choose_worst(entries: Sequence[Entry], scores: Mapping[str, float], count: i
 
 
 def make_rows(
+    data: DataSet,
     entries: Iterable[Entry],
     worst: Sequence[Entry],
     scores: Mapping[str, float],
     expected: Mapping[str, float],
-    classes: Sequence[str],
-    archive: Archive,
     cams: Cams,
     pseudo_masks: Path,
     predictions: Path,
@@ -97,12 +95,11 @@ def make_rows(
     """Make a row for each entry: image, heat map, pseudo-mask, prediction, truth.
 
     Args:
+        data: the data set.
         entries: entries to show; only those of split train with tags have maps.
         worst: entries to show after `entries`; those that are in `entries` are not repeated.
         scores: mean IoU of each scored entry, by key.
         expected: expected IoU of each prediction, by the entry's key.
-        classes: class names, background first.
-        archive: archive of the data set.
         cams: class activation maps of the training images.
         pseudo_masks: folder of pseudo-masks; an entry's mask may be missing.
         predictions: folder of predicted masks; an entry's mask may be missing.
@@ -110,12 +107,12 @@ def make_rows(
     low = {entry.key for entry in worst}
     rows = []
     for entry in dict.fromkeys([*entries, *worst]):
-        photo = read_image(archive.read(entry.image))
+        photo = Image.fromarray(data.image(entry).permute(1, 2, 0).numpy())
         photo.thumbnail((SIDE, SIDE))
         tagged = ", ".join(entry.tags) or "with no class"
         mapped = entry.teaches and entry.tags
         heat = _heat_map(photo, cams, entry) if mapped else None
-        truth = load_true_mask(archive, entry.mask) if entry.mask else None
+        truth = data.true_mask(entry) if entry.mask else None
         masks = {
             "pseudo-mask": _mask_of(pseudo_masks, entry),
             "prediction": _mask_of(predictions, entry),
@@ -126,7 +123,7 @@ def make_rows(
             ("heat map", heat),
         ]
         for title, ids in masks.items():
-            shown = None if ids is None else _mask(ids, photo.size, title, classes)
+            shown = None if ids is None else _mask(ids, photo.size, title, data.classes)
             cells.append((title, shown))
         key = entry.key
         rows.append(Row(entry, scores.get(key), expected.get(key), key in low, tuple(cells)))
@@ -138,7 +135,7 @@ def _halves(count: int) -> tuple[tuple[str, int], ...]:
 
 
 def _mask_of(folder: Path, entry: Entry) -> np.ndarray | None:
-    return load_mask(folder, entry) if mask_path(folder, entry).exists() else None
+    return Masks(folder)(entry) if mask_path(folder, entry).exists() else None
 
 
 def _heat_map(photo: Image.Image, cams: Cams, entry: Entry) -> Picture:

@@ -4,17 +4,13 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from plda.data.archive import Archive
+from plda.data.data_set import DataSet
 from plda.data.index import Entry
-from plda.data.loading import load_true_mask
 from plda.scoring.confusion import Confusion
 
 
 def score_images(
-    entries: Iterable[Entry],
-    archive: Archive,
-    mask_of: Callable[[Entry], np.ndarray],
-    classes: int,
+    data: DataSet, entries: Iterable[Entry], mask_of: Callable[[Entry], np.ndarray]
 ) -> tuple[dict[str, float], Confusion]:
     """Score the mask of every entry with a true mask, for each image and for all together.
 
@@ -23,11 +19,12 @@ def score_images(
         background included; an image without known pixels has no score. And the confusion matrix of all
         images.
     """
+    classes = len(data.classes)
     scores, total = {}, Confusion(classes)
     for entry in entries:
         if entry.mask:
             own = Confusion(classes)
-            own.add(load_true_mask(archive, entry.mask), mask_of(entry))
+            own.add(data.true_mask(entry), mask_of(entry))
             if own.pixels:
                 scores[entry.key] = own.scores().mean()["miou"]
             total.counts += own.counts

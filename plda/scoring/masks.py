@@ -7,11 +7,9 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-from plda.data.archive import Archive
-from plda.data.classes import class_ids
+from plda.data.data_set import DataSet
 from plda.data.images import VOID
 from plda.data.index import Entry
-from plda.data.loading import load_true_mask
 from plda.masks.seeds import full_size, pseudo_mask
 from plda.scoring.confusion import Confusion
 
@@ -36,18 +34,14 @@ class Scored(NamedTuple):
     images: Mapping[str, float]
 
 
-def score_set(
-    entries: Iterable[Entry],
-    archive: Archive,
-    mask_of: Callable[[Entry], np.ndarray],
-    classes: int,
-) -> Scored:
+def score_set(data: DataSet, entries: Iterable[Entry], mask_of: Callable[[Entry], np.ndarray]) -> Scored:
     """Score the masks of every entry with a true mask; `mask_of` is called once for each."""
+    classes = len(data.classes)
     everywhere, outlines, parts = Confusion(classes), Confusion(classes), _Parts()
     images = {}
     for entry in entries:
         if entry.mask:
-            truth, given = load_true_mask(archive, entry.mask), mask_of(entry)
+            truth, given = data.true_mask(entry), mask_of(entry)
             own = Confusion(classes)
             own.add(truth, given)
             everywhere.counts += own.counts
@@ -55,7 +49,7 @@ def score_set(
                 images[entry.key] = own.scores().mean()["miou"]
             outlines.add(trimap(truth, OUTLINE), given)
             if entry.parts:
-                parts.add(load_true_mask(archive, entry.parts), truth == given)
+                parts.add(data.parts(entry), truth == given)
     return Scored(everywhere, outlines, parts.recall(), images)
 
 
@@ -75,22 +69,20 @@ def trimap(truth: np.ndarray, width: int) -> np.ndarray:
 
 
 def seed_masks(
-    maps_of: Callable[[Entry], Tensor], classes: Sequence[str], background: float
+    data: DataSet, maps_of: Callable[[Entry], Tensor], background: float
 ) -> Callable[[Entry], np.ndarray]:
     """Return a function from an entry to its seeds, (H, W) class ids; `maps_of` is as in `score_seeds`."""
 
     def mask_of(entry: Entry) -> np.ndarray:
-        ids, size = class_ids(entry.tags, classes), (entry.height, entry.width)
-        return pseudo_mask(maps_of(entry), ids, background, 0.0, size).numpy()
+        return pseudo_mask(maps_of(entry), data.ids(entry), background, 0.0, entry.size).numpy()
 
     return mask_of
 
 
 def score_seeds(
+    data: DataSet,
     entries: Iterable[Entry],
-    archive: Archive,
     maps_of: Callable[[Entry], Tensor],
-    classes: Sequence[str],
     background_scores: Sequence[float],
 ) -> list[Confusion]:
     """Return one confusion matrix of the seeds for each background score.
@@ -99,19 +91,20 @@ def score_seeds(
     Each true mask is read once for all background scores: a pixel gets the class of its strongest map, or
     background if the background score is at least the value of this map.
     """
+    classes = len(data.classes)
     thresholds = np.asarray(background_scores)
     order = thresholds.argsort()
-    counts = np.zeros((len(thresholds) + 1, len(classes), len(classes)), np.int64)
+    counts = np.zeros((len(thresholds) + 1, classes, classes), np.int64)
     for entry in entries:
         if not entry.mask:
             continue
-        truth = load_true_mask(archive, entry.mask)
+        truth = data.true_mask(entry)
         strength, winner = (x.numpy() for x in full_size(maps_of(entry), truth.shape).max(dim=0))
-        ids = np.array(class_ids(entry.tags, classes))[winner]
+        ids = np.array(data.ids(entry))[winner]
         # number of sorted thresholds that the pixel's strength exceeds
         level = np.searchsorted(thresholds[order], strength, side="left")
-        known = truth < len(classes)
-        cells = (level[known] * len(classes) + truth[known]) * len(classes) + ids[known]
+        known = truth < classes
+        cells = (level[known] * classes + truth[known]) * classes + ids[known]
         counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
     return [_confusion(counts, rank) for rank in order.argsort()]
 

@@ -9,12 +9,12 @@ import pandas as pd
 from torch import Tensor
 
 from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.images import enlarge_mask, read_mask
-from plda.data.index import Entry, read_training_entries
+from plda.data.index import Entry
 from plda.files import write_json, write_text
 from plda.masks.cams import Cams
-from plda.masks.folder import load_mask, mask_name
+from plda.masks.folder import Masks, mask_name
 from plda.scoring.masks import CURVE, score_seeds, score_set, seed_masks
 from plda.scoring.summary import (
     background_metrics,
@@ -26,9 +26,7 @@ from plda.scoring.summary import (
 
 
 def evaluate_cams(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     cam_history: Path,
     cams: Path,
     boundary_seeds: Path,
@@ -42,9 +40,7 @@ def evaluate_cams(
     """Score the masks of the training images, from seeds to pseudo-masks, where true masks exist.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images and true masks.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         cam_history: training history of the CAM network; the last row has shares of source and target pixels.
         cams: class activation maps (CAMs) of the training images.
         boundary_seeds: masks that the boundary network was trained on.
@@ -55,8 +51,7 @@ def evaluate_cams(
         cam_class_scores: output: IoU, precision and recall by class.
         seed_curve: output: scores of the seeds for a range of background scores.
     """
-    names = read_classes(classes)
-    entries, archive = read_training_entries(index), Archive(images)
+    data = DataSet(data_set)
     raw, after, confident = Cams(cams), Cams(refined_cams), Archive(boundary_seeds)
     chosen = json.loads(background_scores.read_text(encoding="utf-8"))
     background: dict[str, float] = chosen["scores"]
@@ -65,20 +60,20 @@ def evaluate_cams(
         return raw.read(entry.key) if step == "seeds" else after.read(f"{step}/{entry.key}")
 
     def confident_mask(entry: Entry) -> np.ndarray:
-        return enlarge_mask(read_mask(confident.read(mask_name(entry))), (entry.height, entry.width))
+        return enlarge_mask(read_mask(confident.read(mask_name(entry))), entry.size)
 
-    score = partial(score_set, entries, archive, classes=len(names))
+    score = partial(score_set, data, data.training)
     sets, curves = {}, {}
     for step, value in background.items():
         step_maps = partial(maps_of, step=step)
-        sets[step] = score(seed_masks(step_maps, names, value))
-        curves[step] = dict(zip(CURVE, score_seeds(entries, archive, step_maps, names, CURVE), strict=True))
+        sets[step] = score(seed_masks(data, step_maps, value))
+        curves[step] = dict(zip(CURVE, score_seeds(data, data.training, step_maps, CURVE), strict=True))
     if confident.names():
         sets["boundary_seeds"] = score(confident_mask)
-    sets["pseudo_masks"] = score(partial(load_mask, pseudo_masks))
+    sets["pseudo_masks"] = score(Masks(pseudo_masks))
     *_, background["pseudo_masks"] = background.values()
     metrics = background_metrics(collect_metrics(sets), curves, background, chosen["chosen_by"])
     write_json(cam_metrics, metrics | {"inspected": last_inspection(pd.read_csv(cam_history))})
     confusions = {name: scored.everywhere for name, scored in sets.items()}
-    write_text(cam_class_scores, class_table(confusions, names).to_csv(index=False))
+    write_text(cam_class_scores, class_table(confusions, data.classes).to_csv(index=False))
     write_text(seed_curve, curve_table(curves["seeds"]).to_csv(index=False))

@@ -12,10 +12,8 @@ from tqdm import tqdm
 
 from plda.compute.device import find_device, inference_dtype, together_on
 from plda.compute.parallel import parallel_map
-from plda.data.archive import Archive
-from plda.data.classes import class_ids, read_classes
-from plda.data.index import Entry, by_size, read_training_entries
-from plda.data.loading import load_images
+from plda.data.data_set import DataSet
+from plda.data.index import Entry, by_size
 from plda.masks.cams import map_size, normalise_maps, write_cams
 from plda.models.baselines import CAM
 from plda.models.inference import Inference, multi_scale
@@ -24,9 +22,7 @@ from plda.params import Compute, InferCams, Precision
 
 
 def infer_cams(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     cam_network: Path,
     cams: Path,
     *,
@@ -36,20 +32,19 @@ def infer_cams(
     """Compute the class activation maps (CAMs) of every training image, at several scales and mirrored.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         cam_network: trained CAM network.
         cams: output: maps of each image's tagged classes, see `plda.masks.cams`.
         infer_cams: section `infer_cams` of params.yaml.
         compute: device, precision and number of processes.
     """
-    names, entries = read_classes(classes), read_training_entries(index)
+    data = DataSet(data_set)
+    entries = data.training
     tagged = [entry for entry in entries if entry.tags]
-    make = partial(_Maps, cam_network, names, Archive(images), infer_cams, compute.precision)
+    make = partial(_Maps, cam_network, data, infer_cams, compute.precision)
     with parallel_map(make, compute, len(tagged)) as maps_of:
         together = maps_of(by_size(tagged, together_on(find_device(compute))))
-        empty = ((e.key, torch.zeros(1, *map_size(e.height, e.width))) for e in entries if not e.tags)
+        empty = ((e.key, torch.zeros(1, *map_size(*e.size))) for e in entries if not e.tags)
         maps = chain(chain.from_iterable(together), empty)
         write_cams(cams, tqdm(maps, total=len(entries), unit="image", disable=not sys.stderr.isatty()))
 
@@ -60,30 +55,29 @@ class _Maps:
     def __init__(
         self,
         path: Path,
-        names: Sequence[str],
-        archive: Archive,
+        data: DataSet,
         settings: InferCams,
         precision: Precision,
         device: torch.device,
     ) -> None:
-        """Load the network at `path` for the classes `names`."""
+        """Load the network at `path` for the classes of `data`."""
         dtype = inference_dtype(precision, device)
-        self._network = Inference(load_network(path, CAM, names), device, dtype)
-        self._names, self._archive, self._settings, self._device = names, archive, settings, device
+        self._network = Inference(load_network(path, CAM, data.classes), device, dtype)
+        self._data, self._settings, self._device = data, settings, device
 
     def load(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], Tensor]:
         """Read the images."""
-        return entries, load_images(self._archive, entries)
+        return entries, self._data.images(entries)
 
     def __call__(self, loaded: tuple[Sequence[Entry], Tensor]) -> list[tuple[str, Tensor]]:
         """Return each image's key and the (K, h, w) maps of its tags, in [0, 1)."""
         entries, images = loaded
-        ids = [[class_id - 1 for class_id in class_ids(entry.tags, self._names)] for entry in entries]
+        ids = [[class_id - 1 for class_id in self._data.ids(entry)] for entry in entries]
         needed = sorted(set(chain.from_iterable(ids)))
         maps = multi_scale(
             lambda x: self._network(x).maps[:, needed],
             images.to(self._device),
-            map_size(entries[0].height, entries[0].width),
+            map_size(*entries[0].size),
             scales=self._settings.scales,
             flip=self._settings.flip,
         ).cpu()

@@ -10,9 +10,9 @@ import torch
 from tqdm import tqdm
 
 from plda.compute.parallel import parallel_map
-from plda.data.archive import Archive, packing
-from plda.data.classes import class_ids, read_classes
-from plda.data.index import Entry, read_training_entries
+from plda.data.archive import packing
+from plda.data.data_set import DataSet
+from plda.data.index import Entry
 from plda.files import replacing, write_json
 from plda.masks.cams import Cams, encode_maps, maps_name
 from plda.masks.folder import write_mask
@@ -39,9 +39,7 @@ from plda.refinement.regions import regions
 
 
 def make_masks(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     cams: Path,
     boundary_network: Path,
     pseudo_masks: Path,
@@ -54,9 +52,7 @@ def make_masks(
     """Make pseudo-masks from class activation maps: refine, threshold, mark unclear pixels as undecided.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         cams: class activation maps (CAMs) of the training images.
         boundary_network: trained boundary network, used by the random walk.
         pseudo_masks: output: folder of palette PNGs, VOID where undecided.
@@ -65,11 +61,12 @@ def make_masks(
         make_masks: section `make_masks` of params.yaml.
         compute: device, precision and number of processes.
     """
-    names, entries = read_classes(classes), read_training_entries(index)
+    data = DataSet(data_set)
+    entries = data.training
     settings, finish = make_masks, "crf" in make_masks.refinement
     if finish:
         require("make_masks.refinement")
-    make = partial(_Refinement, boundary_network, names, Archive(images), Cams(cams), settings)
+    make = partial(_Refinement, boundary_network, data, Cams(cams), settings)
     with parallel_map(make, compute, len(entries)) as refine:
 
         def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
@@ -85,8 +82,7 @@ def make_masks(
         with replacing(pseudo_masks) as folder, packing(refined_cams, compressed=True) as add:
             for image in tqdm(decided, total=len(entries), unit="image", disable=not sys.stderr.isatty()):
                 entry = image.entry
-                ids, size = class_ids(entry.tags, names), (entry.height, entry.width)
-                mask = pseudo_mask(image.last, ids, background, settings.undecided, size)
+                mask = pseudo_mask(image.last, data.ids(entry), background, settings.undecided, entry.size)
                 write_mask(folder, entry, mask.numpy())
                 for step, after in image.maps.items():
                     add(maps_name(f"{step}/{entry.key}"), encode_maps(after))
@@ -99,19 +95,18 @@ class _Refinement:
     def __init__(
         self,
         boundary_network: Path,
-        names: Sequence[str],
-        archive: Archive,
+        data: DataSet,
         cams: Cams,
         settings: MakeMasks,
         device: torch.device,
     ) -> None:
-        """Create the steps; load the boundary network, for the classes `names`, if a step needs it."""
-        self._archive, self._cams, self._device = archive, cams, device
+        """Create the steps; load the boundary network, for the classes of `data`, if a step needs it."""
+        self._data, self._cams, self._device = data, cams, device
         self._steps: dict[str, Step] = {}
         for name in settings.refinement:
             match name:
                 case "random_walk":
-                    network = load_network(boundary_network, BOUNDARY, names)
+                    network = load_network(boundary_network, BOUNDARY, data.classes)
                     see = Inference(network, device, torch.float32)
                     self._steps[name] = walk_step(see, **settings.of(name))
                 case "regions":
@@ -123,7 +118,7 @@ class _Refinement:
 
     def load(self, together: Sequence[Entry]) -> Group:
         """Read the images and their maps."""
-        return load_group(together, self._archive, self._cams)
+        return load_group(self._data, self._cams, together)
 
     def __call__(self, group: Group) -> list[Refined]:
         """Refine the maps of a group."""

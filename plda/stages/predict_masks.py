@@ -13,10 +13,8 @@ from tqdm import tqdm
 
 from plda.compute.device import find_device, inference_dtype, together_on
 from plda.compute.parallel import parallel_map
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
-from plda.data.index import Entry, by_size, read_index
-from plda.data.loading import load_images
+from plda.data.data_set import DataSet
+from plda.data.index import Entry, by_size
 from plda.files import replacing
 from plda.masks.estimate import expected_iou, write_estimates
 from plda.masks.folder import write_mask
@@ -30,9 +28,7 @@ from plda.refinement.probabilities import probabilities, refined_probabilities
 
 
 def predict_masks(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     segmenter: Path,
     predictions: Path,
     estimates: Path,
@@ -45,9 +41,7 @@ def predict_masks(
     The expected IoU of each mask is estimated from the network's own probabilities, before any CRF.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         segmenter: trained segmentation network.
         predictions: output: folder of palette PNGs.
         estimates: output: expected IoU of each predicted mask, in percent.
@@ -57,8 +51,9 @@ def predict_masks(
     finish = "crf" in predict_masks.refinement
     if finish:
         require("predict_masks.refinement")
-    names, entries = read_classes(classes), read_index(index, *predict_masks.splits)
-    make = partial(_Predictions, segmenter, names, Archive(images), predict_masks, compute.precision)
+    data = DataSet(data_set)
+    entries = data.split(*predict_masks.splits)
+    make = partial(_Predictions, segmenter, data, predict_masks, compute.precision)
     groups = list(by_size(entries, together_on(find_device(compute))))
     with parallel_map(make, compute, len(entries)) as predict, replacing(predictions) as folder:
         expected: list[float] = []
@@ -91,23 +86,22 @@ class _Predictions:
     def __init__(
         self,
         path: Path,
-        names: Sequence[str],
-        archive: Archive,
+        data: DataSet,
         settings: PredictMasks,
         precision: Precision,
         device: torch.device,
     ) -> None:
-        """Load the network at `path` for the classes `names`."""
+        """Load the network at `path` for the classes of `data`."""
         dtype = inference_dtype(precision, device)
-        network = Inference(load_network(path, SEGMENTER, names), device, dtype)
+        network = Inference(load_network(path, SEGMENTER, data.classes), device, dtype)
         self._look = partial(probabilities, network, scales=settings.scales, flip=settings.flip)
-        self._archive, self._device = archive, device
+        self._data, self._device = data, device
         self._chain = {step: settings.of(step) for step in settings.refinement if step != "crf"}
         self._finish = "crf" in settings.refinement
 
     def load(self, entries: Sequence[Entry]) -> Tensor:
         """Read the images."""
-        return load_images(self._archive, entries)
+        return self._data.images(entries)
 
     def __call__(self, images: Tensor) -> list[tuple[np.ndarray, np.ndarray, float]]:
         """Return for each image: (H, W, 3) uint8 RGB, (H, W) uint8 class ids, expected IoU in percent.

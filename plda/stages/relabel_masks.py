@@ -15,13 +15,11 @@ from tqdm import tqdm
 
 from plda.compute.device import find_device, inference_dtype, together_on
 from plda.compute.parallel import parallel_map
-from plda.data.archive import Archive
-from plda.data.classes import class_ids, read_classes
+from plda.data.data_set import DataSet
 from plda.data.images import VOID
-from plda.data.index import Entry, by_size, evenly_spread, read_training_entries
-from plda.data.loading import load_images
+from plda.data.index import Entry, by_size, evenly_spread
 from plda.files import replacing
-from plda.masks.folder import load_mask, write_mask
+from plda.masks.folder import Masks, write_mask
 from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
@@ -36,9 +34,7 @@ Item = tuple[Sequence[Entry], float | None]
 
 
 def relabel_masks(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     pseudo_masks: Path,
     segmenter_backbone: Path,
     checkpoints: Path,
@@ -54,9 +50,7 @@ def relabel_masks(
     image are known: its pixels may only get a tagged class or background.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         pseudo_masks: folder of pseudo-masks, VOID where undecided.
         segmenter_backbone: first weights of the network's backbone.
         checkpoints: folder of the checkpoints from which an interrupted training resumes.
@@ -70,18 +64,15 @@ def relabel_masks(
         with replacing(training_masks) as folder:
             shutil.copytree(pseudo_masks, folder, dirs_exist_ok=True)
         return
-    names, archive, entries = read_classes(classes), Archive(images), read_training_entries(index)
-    key = fingerprint(
-        [relabel_masks.model_dump(), seed], [index, images, classes, pseudo_masks, segmenter_backbone]
-    )
+    data, mask_of = DataSet(data_set), Masks(pseudo_masks)
+    entries = data.training
+    key = fingerprint([relabel_masks.model_dump(), seed], [data_set, pseudo_masks, segmenter_backbone])
     network = checkpoints / f"relabel_masks-{key}.pt"
     if not network.exists():  # it exists if an earlier run was interrupted after the training
         fit_segmenter(
             network,
-            entries,
-            archive,
-            partial(load_mask, pseudo_masks),
-            names,
+            data,
+            mask_of,
             segmenter_backbone,
             settings=relabel_masks,
             seed=seed,
@@ -89,7 +80,7 @@ def relabel_masks(
             checkpoint=Checkpoint(checkpoints / f"relabel_masks-{key}"),
             note=lambda _: None,
         )
-    make = partial(_Relabelling, network, names, archive, pseudo_masks, relabel_masks, compute.precision)
+    make = partial(_Relabelling, network, data, mask_of, relabel_masks, compute.precision)
     together = together_on(find_device(compute))
     with parallel_map(make, compute, len(entries)) as relabel, replacing(training_masks) as folder:
         leads = relabel((group, None) for group in by_size(evenly_spread(entries, SAMPLE), together))
@@ -113,25 +104,23 @@ class _Relabelling:
     def __init__(
         self,
         path: Path,
-        names: Sequence[str],
-        archive: Archive,
-        pseudo_masks: Path,
+        data: DataSet,
+        mask_of: Masks,
         settings: RelabelMasks,
         precision: Precision,
         device: torch.device,
     ) -> None:
-        """Load the network at `path` for the classes `names`."""
+        """Load the network at `path` for the classes of `data`."""
         dtype = inference_dtype(precision, device)
-        self._network = Inference(load_network(path, SEGMENTER, names), device, dtype)
-        self._names, self._archive, self._device = names, archive, device
-        self._mask_of = partial(load_mask, pseudo_masks)
+        self._network = Inference(load_network(path, SEGMENTER, data.classes), device, dtype)
+        self._data, self._mask_of, self._device = data, mask_of, device
         self._chain = {step: settings.of(step) for step in settings.refinement}
         self._undecided = settings.undecided
 
     def load(self, item: Item) -> tuple[Sequence[Entry], float | None, Tensor]:
         """Read the images, (B, 3, H, W)."""
         entries, offset = item
-        return entries, offset, load_images(self._archive, entries)
+        return entries, offset, self._data.images(entries)
 
     def __call__(self, loaded: tuple[Sequence[Entry], float | None, Tensor]) -> list[Any]:
         """Return each image's (H, W) uint8 class ids, VOID where the top two are too close; or its lead."""
@@ -148,4 +137,4 @@ class _Relabelling:
     def _look(self, entries: Sequence[Entry], images: Tensor, size: Sequence[int]) -> Tensor:
         """Return probabilities (B, C, *size) of the tagged classes and background, 0 for all others."""
         shares = probabilities(self._network, images, size, scales=[1.0], flip=True)
-        return only_tagged(shares, [class_ids(entry.tags, self._names) for entry in entries])
+        return only_tagged(shares, [self._data.ids(entry) for entry in entries])

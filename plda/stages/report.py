@@ -2,19 +2,16 @@
 
 import json
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
-from plda.data.index import read_index
+from plda.data.data_set import DataSet
 from plda.data.tags import doubts, occurrences
 from plda.files import write_text
 from plda.masks.cams import Cams
 from plda.masks.estimate import read_estimates
-from plda.masks.folder import load_mask, mask_path
+from plda.masks.folder import Masks, mask_path
 from plda.params import Params
 from plda.report.facts import code_fact, data_facts, machine_facts, method_facts
 from plda.report.gallery import choose, choose_worst, make_rows
@@ -23,9 +20,7 @@ from plda.scoring.images import score_images
 
 
 def report(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     backbone_origins: Path,
     cam_history: Path,
     cam_machine: Path,
@@ -48,9 +43,7 @@ def report(
     """Write the report page: settings, scores, training curves, and images with their masks.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images and true masks.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         backbone_origins: origins of the first weights.
         cam_history: losses and learning rate of the CAM network by epoch.
         cam_machine: hardware and software that the CAM network was trained on.
@@ -70,13 +63,13 @@ def report(
         params: the whole params file; its section `report` says how many images the gallery shows.
     """
     settings = params.model_dump(exclude={"compute"})  # which affects no result
-    names, entries, archive = read_classes(classes), read_index(index), Archive(images)
-    train = [entry for entry in entries if entry.teaches]
+    data = DataSet(data_set)
+    names, entries, train = data.classes, data.entries, data.training
     predicted = [entry for entry in entries if mask_path(predictions, entry).exists()]
     val = [entry for entry in predicted if entry.split == "val"]
     expected = read_estimates(estimates, predicted)
-    of_train, _ = score_images(train, archive, partial(load_mask, pseudo_masks), len(names))
-    of_val, confusion = score_images(val, archive, partial(load_mask, predictions), len(names))
+    of_train, _ = score_images(data, train, Masks(pseudo_masks))
+    of_val, confusion = score_images(data, val, Masks(predictions))
     scores = of_train | of_val
     order = of_train | (of_val or {entry.key: expected[entry.key] for entry in val})
     tagged = occurrences(train, names)
@@ -108,12 +101,11 @@ def report(
         boundary_history=pd.read_csv(boundary_history),
         segmenter_history=pd.read_csv(segmenter_history),
         rows=make_rows(
+            data,
             choose(entries, params.report.gallery),
             choose_worst(entries, order, params.report.worst),
             scores,
             expected,
-            names,
-            archive,
             Cams(cams),
             pseudo_masks,
             predictions,

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from plda.compute.device import find_device
 from plda.data.archive import Archive, pack, packing
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.datasets import MaskedCrops
 from plda.data.images import encode_mask, read_mask
-from plda.data.index import Entry, read_training_entries
+from plda.data.index import Entry
 from plda.masks.cams import Cams
 from plda.masks.folder import mask_name
 from plda.models.baselines import CAM
@@ -41,9 +41,7 @@ from plda.training.loop import Weights, train, write_history
 
 
 def train_boundary(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     cams: Path,
     cam_network: Path,
     checkpoints: Path,
@@ -58,9 +56,7 @@ def train_boundary(
     """Train the boundary network, which the random walk uses; if disabled, write empty files.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         cams: class activation maps (CAMs) of the training images.
         cam_network: trained CAM network; the boundary network uses its backbone.
         checkpoints: folder of the checkpoints from which an interrupted training resumes.
@@ -78,17 +74,14 @@ def train_boundary(
         pack(boundary_seeds, [])
         write_history(boundary_history, pd.DataFrame(columns=["epoch", "step", "lr", "loss"]))
         return
-    names = read_classes(classes)
-    entries, archive = read_training_entries(index), Archive(images)
-    cam_architecture, cam = read_network(cam_network, CAM, names)
+    data = DataSet(data_set)
+    cam_architecture, cam = read_network(cam_network, CAM, data.classes)
     architecture = replace(cam_architecture, kind=BOUNDARY.name, batch_norm="frozen", head="")
     torch.manual_seed(derive_seed(seed, 1))
     network = BOUNDARY.build(architecture)
     network.backbone.load_state_dict(cam.backbone.state_dict())
 
-    _write_seeds(
-        boundary_seeds, entries, names, archive, Cams(cams), train_boundary.seeds, find_device(compute)
-    )
+    _write_seeds(boundary_seeds, data, Cams(cams), train_boundary.seeds, find_device(compute))
     masks = Archive(boundary_seeds)
 
     def mask_of(entry: Entry) -> np.ndarray:
@@ -98,10 +91,10 @@ def train_boundary(
         save_network(boundary_network, architecture, weights)
         write_history(boundary_history, history)
 
-    key = fingerprint([train_boundary.model_dump(), seed], [index, images, classes, cams, cam_network])
+    key = fingerprint([train_boundary.model_dump(), seed], [data_set, cams, cam_network])
     train(
         BoundaryLearner(network, train_boundary.radius),
-        MaskedCrops(entries, archive, mask_of, train_boundary, seed),
+        MaskedCrops(data, mask_of, train_boundary, seed),
         settings=train_boundary,
         seed=seed,
         compute=compute,
@@ -111,20 +104,15 @@ def train_boundary(
 
 
 def _write_seeds(
-    path: Path,
-    entries: Sequence[Entry],
-    names: Sequence[str],
-    archive: Archive,
-    cams: Cams,
-    settings: BoundarySeeds,
-    device: torch.device,
+    path: Path, data: DataSet, cams: Cams, settings: BoundarySeeds, device: torch.device
 ) -> None:
+    entries = data.training
     before = [name for name in settings.refinement if name != "crf"]
     steps: dict[str, Step] = {name: colour_step(name, settings.of(name)) for name in before}
 
     def chain(entries: Sequence[Entry]) -> Iterator[Refined]:
         for together in groups(entries):
-            yield from refined(load_group(together, archive, cams), steps, device)
+            yield from refined(load_group(data, cams, together), steps, device)
 
     decide = None
     if "crf" in settings.refinement:
@@ -134,7 +122,7 @@ def _write_seeds(
     *_, background = scores.values()
     sure = confident_masks(
         chain(entries),
-        names,
+        data.ids,
         foreground=background + settings.margin,
         background=background - settings.margin,
         with_crf=decide,

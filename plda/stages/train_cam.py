@@ -6,10 +6,8 @@ import pandas as pd
 from torch import nn
 
 from plda.adaptation.learner import PldaLearner
-from plda.data.archive import Archive
-from plda.data.classes import read_classes
+from plda.data.data_set import DataSet
 from plda.data.datasets import TaggedCrops
-from plda.data.index import read_index, read_training_entries
 from plda.files import write_json
 from plda.models.baselines import CAM, TagLearner
 from plda.models.saved import Architecture, load, save_network
@@ -21,9 +19,7 @@ from plda.training.loop import Weights, train, write_history
 
 
 def train_cam(
-    index: Path,
-    images: Path,
-    classes: Path,
+    data_set: Path,
     cam_backbone: Path,
     checkpoints: Path,
     cam_network: Path,
@@ -37,9 +33,7 @@ def train_cam(
     """Train a classifier on image tags; its class activation maps (CAMs) locate the classes.
 
     Args:
-        index: table of the data set, one row per image.
-        images: archive of the images.
-        classes: file of class names, background first.
+        data_set: folder of the data set, see `plda.data.data_set`.
         cam_backbone: first weights of the backbone.
         checkpoints: folder of the checkpoints from which an interrupted training resumes.
         cam_network: output: trained network.
@@ -49,7 +43,7 @@ def train_cam(
         seed: random seed for weights, image order, augmentation and dropout.
         compute: device, precision and number of processes.
     """
-    names = read_classes(classes)
+    data = DataSet(data_set)
     backbone = load(cam_backbone)
     architecture = Architecture(
         kind=CAM.name,
@@ -57,21 +51,17 @@ def train_cam(
         output_stride=train_cam.output_stride,
         batch_norm=train_cam.batch_norm,
         head=train_cam.baseline,
-        classes=names,
+        classes=data.classes,
     )
     network = CAM.start(architecture, backbone["weights"], seed, train_cam.freeze)
-    archive = Archive(images)
-    data = TaggedCrops(read_training_entries(index), archive, names, train_cam, seed)
     inspection = Inspection(
-        read_index(index),
-        archive,
-        names,
+        data,
         count=train_cam.inspected,
         side=round(train_cam.crop * sum(train_cam.scale) / 2),
         threshold=train_cam.adaptation.threshold,
     )
     if train_cam.adaptation.enabled:
-        learner: nn.Module = PldaLearner(network, len(names) - 1, train_cam.adaptation)
+        learner: nn.Module = PldaLearner(network, len(data.classes) - 1, train_cam.adaptation)
     else:
         learner = TagLearner(network)
 
@@ -80,10 +70,10 @@ def train_cam(
         write_history(cam_history, history)
         write_json(cam_machine, describe(compute))
 
-    key = fingerprint([train_cam.model_dump(), seed], [index, images, classes, cam_backbone])
+    key = fingerprint([train_cam.model_dump(), seed], [data_set, cam_backbone])
     train(
         learner,
-        data,
+        TaggedCrops(data, train_cam, seed),
         settings=train_cam,
         seed=seed,
         compute=compute,

@@ -22,12 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plda.adaptation.domains import SOURCE, TARGET, confident, domain_labels, erase
-from plda.data.archive import Archive
-from plda.data.classes import class_ids
+from plda.data.data_set import DataSet
 from plda.data.datasets import tag_vector
 from plda.data.images import VOID
 from plda.data.index import Entry
-from plda.data.loading import load_image, load_true_mask
 from plda.data.transforms import resize, unit
 from plda.models.cam import CamOutput, tag_loss
 
@@ -38,31 +36,20 @@ RIDGE = 1e-3
 class Inspection:
     """Measures a network on a few images of each split; call it with the network."""
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        archive: Archive,
-        classes: Sequence[str],
-        *,
-        count: int,
-        side: int,
-        threshold: float,
-    ) -> None:
+    def __init__(self, data: DataSet, *, count: int, side: int, threshold: float) -> None:
         """Choose the images.
 
         Args:
-            entries: images of all splits.
-            archive: archive of the images, and of the true masks if they exist.
-            classes: class names, background first.
+            data: the images, and the true masks if they exist.
             count: number of images with tags per split, evenly spread; 0: none.
             side: long side to which images are resized, pixels.
             threshold: tau, see `plda.adaptation.domains`.
         """
         self._splits = {
-            split: evenly([e for e in entries if e.split == split and e.tags and e.known], count)
+            split: evenly([e for e in data.split(split) if e.tags and e.known], count)
             for split in ("train", "val")
         }
-        self._archive, self._classes, self._side, self._threshold = archive, classes, side, threshold
+        self._data, self._side, self._threshold = data, side, threshold
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Return the metrics of this epoch, keyed `<split>_<name>`.
@@ -85,7 +72,7 @@ class Inspection:
         losses, counts, features = [], DomainCounts(), []
         for entry in entries:
             image = self._image(entry).to(device)
-            tags = tag_vector(entry.tags, self._classes).to(device)[None]
+            tags = tag_vector(entry.tags, self._data.classes).to(device)[None]
             output: CamOutput = network(image)
             source = confident(output.maps, tags, self._threshold)
             second: CamOutput = network(erase(image, source, network.backbone.mean))  # type: ignore[arg-type,union-attr]
@@ -93,14 +80,14 @@ class Inspection:
             labels = domain_labels(source, target)
             losses.append(float(tag_loss(output, tags)))
             features.append(domain_features(output.features["stage4"], labels))
-            truth = load_true_mask(self._archive, entry.mask) if entry.mask else None
-            counts.add(labels[0, tags[0] > 0].cpu(), class_ids(entry.tags, self._classes), truth)
+            truth = self._data.true_mask(entry) if entry.mask else None
+            counts.add(labels[0, tags[0] > 0].cpu(), self._data.ids(entry), truth)
         return {"tags": sum(losses) / len(losses), **counts.scores(), "gap": proxy_a_distance(features)}
 
     def _image(self, entry: Entry) -> Tensor:
-        factor = self._side / max(entry.width, entry.height)
-        size = [max(1, round(side * factor)) for side in (entry.height, entry.width)]
-        return resize(unit(load_image(self._archive, entry))[None], size)
+        factor = self._side / max(entry.size)
+        size = [max(1, round(side * factor)) for side in entry.size]
+        return resize(unit(self._data.image(entry))[None], size)
 
 
 class DomainCounts:

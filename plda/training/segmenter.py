@@ -1,7 +1,7 @@
 """Training of a segmentation network on masks, from initial weights to the matched object share."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,9 @@ import pandas as pd
 import torch
 
 from plda.compute.device import find_device, inference_dtype
-from plda.data.archive import Archive
+from plda.data.data_set import DataSet
 from plda.data.datasets import MaskedCrops
 from plda.data.index import Entry, evenly_spread
-from plda.data.loading import load_image
 from plda.models.inference import Inference
 from plda.models.saved import Architecture, load, save_network
 from plda.models.segmenters import SEGMENTER, MaskLearner
@@ -29,10 +28,8 @@ from plda.training.object_share import SAMPLE, lead, match_object_share
 
 def fit_segmenter(
     path: Path,
-    entries: Sequence[Entry],
-    archive: Archive,
+    data: DataSet,
     mask_of: Callable[[Entry], np.ndarray],
-    classes: tuple[str, ...],
     first_weights: Path,
     tagger: Path | None = None,
     *,
@@ -46,10 +43,8 @@ def fit_segmenter(
 
     Args:
         path: output file, the trained network.
-        entries: the training set.
-        archive: archive of the training images.
+        data: the training images are used.
         mask_of: returns an entry's (H, W) uint8 class ids, VOID where undecided.
-        classes: class names, background first.
         first_weights: initial weights of the backbone, a file of the stage download_backbone.
         tagger: network file of a classifier that becomes part of the network, see `plda.models.tagger`; it
             does not take part in the training. None: none.
@@ -66,13 +61,13 @@ def fit_segmenter(
         output_stride=settings.output_stride,
         batch_norm=settings.batch_norm,
         head=settings.head,
-        classes=classes,
+        classes=data.classes,
         long_side=round(settings.crop * sum(settings.scale) / 2),
     )
 
     whole, added = architecture, {}
     if tagger:  # read now: a bad file must not be found after the training
-        part, own = read_tagger(tagger, classes)
+        part, own = read_tagger(tagger, data.classes)
         whole = replace(architecture, tagger=part)
         added = {f"tagger.{name}": value for name, value in own.items()}
 
@@ -80,13 +75,13 @@ def fit_segmenter(
         about: dict[str, Any] = {"first_weights": backbone["origin"]}
         weights = {**weights, **added}
         if settings.object_share == "matched":
-            weights, about["object_share"] = _matched(weights, whole, entries, archive, mask_of, compute)
+            weights, about["object_share"] = _matched(weights, whole, data, mask_of, compute)
         save_network(path, whole, weights, about)
         note(history)
 
     train(
         MaskLearner(SEGMENTER.start(architecture, backbone["weights"], seed, settings.freeze)),
-        MaskedCrops(entries, archive, mask_of, settings, seed),
+        MaskedCrops(data, mask_of, settings, seed),
         settings=settings,
         seed=seed,
         compute=compute,
@@ -98,8 +93,7 @@ def fit_segmenter(
 def _matched(
     weights: Weights,
     architecture: Architecture,
-    entries: Sequence[Entry],
-    archive: Archive,
+    data: DataSet,
     mask_of: Callable[[Entry], np.ndarray],
     compute: Compute,
 ) -> tuple[Weights, Mapping[str, float]]:
@@ -118,8 +112,8 @@ def _matched(
     look = partial(probabilities, lambda x: see(x) - lower, scales=[1.0], flip=False)
 
     def leads() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for entry in evenly_spread(entries, SAMPLE):
-            shares = refined_probabilities(look, load_image(archive, entry)[None].to(device), USUAL)
+        for entry in evenly_spread(data.training, SAMPLE):
+            shares = refined_probabilities(look, data.image(entry)[None].to(device), USUAL)
             yield lead(shares[0], mask_of(entry))
 
     first = match_object_share(leads())

@@ -9,7 +9,7 @@ from two_nodes import SLURM, planted, started
 
 pytestmark = pytest.mark.cluster
 
-JOB = "results/main/index_data/index.csv"
+JOB = "results/main/index_data/data_set"
 
 
 @pytest.fixture(scope="module")

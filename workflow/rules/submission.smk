@@ -18,5 +18,5 @@ rule submission:
     conda:
         "../envs/plda.yaml"
     shell:
-        "python -m workflow.submission --classes {input.data[0]} --index {input.data[1]}"
+        "python -m workflow.submission --data-set {input.data}"
         " --predictions {input.masks[0]} --submission {output} 2>&1 | tee -i {log}"
