@@ -78,18 +78,7 @@ def evenly_spread(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
 
 def read_index(path: Path) -> list[Entry]:
     """Read the table's entries, in order."""
-    frame = pd.read_csv(
-        path, keep_default_na=False, dtype={"image": str, "tags": str, "mask": str, "parts": str}
-    )
-    return [
-        Entry(
-            r["image"],
-            r["split"],
-            tuple(filter(None, r["tags"].split(";"))),
-            r["mask"],
-            r["parts"],
-            int(r["width"]),
-            int(r["height"]),
-        )
-        for r in frame.to_dict("records")
-    ]
+    texts = dict.fromkeys(("image", "tags", "mask", "parts"), str)
+    frame = pd.read_csv(path, keep_default_na=False, dtype=texts)
+    frame["tags"] = [tuple(filter(None, tags.split(";"))) for tags in frame["tags"]]
+    return [Entry(*row) for row in frame[[*Entry._fields]].itertuples(index=False, name=None)]

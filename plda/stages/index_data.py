@@ -16,12 +16,7 @@ from plda.sources.open import open_source
 
 
 def index_data(
-    archives: Path,
-    data_set: Path,
-    *,
-    source: Origin,
-    index_data: IndexData,
-    folder: Path | None = None,
+    archives: Path, data_set: Path, *, source: Origin, index_data: IndexData, folder: Path | None = None
 ) -> None:
     """Check a data set and pack it into one folder.
 

@@ -22,12 +22,7 @@ from plda.params import Compute, InferCams, Precision
 
 
 def infer_cams(
-    data_set: Path,
-    cam_network: Path,
-    cams: Path,
-    *,
-    infer_cams: InferCams,
-    compute: Compute,
+    data_set: Path, cam_network: Path, cams: Path, *, infer_cams: InferCams, compute: Compute
 ) -> None:
     """Compute the class activation maps (CAMs) of every training image, at several scales and mirrored.
 
@@ -53,12 +48,7 @@ class _Maps:
     """Computes the maps of a group of images of one size."""
 
     def __init__(
-        self,
-        path: Path,
-        data: DataSet,
-        settings: InferCams,
-        precision: Precision,
-        device: torch.device,
+        self, path: Path, data: DataSet, settings: InferCams, precision: Precision, device: torch.device
     ) -> None:
         """Load the network at `path` for the classes of `data`."""
         dtype = inference_dtype(precision, device)

@@ -93,12 +93,7 @@ class _Refinement:
     """Applies all refinement steps except the CRF to the maps of a group of images of one size."""
 
     def __init__(
-        self,
-        boundary_network: Path,
-        data: DataSet,
-        cams: Cams,
-        settings: MakeMasks,
-        device: torch.device,
+        self, boundary_network: Path, data: DataSet, cams: Cams, settings: MakeMasks, device: torch.device
     ) -> None:
         """Create the steps; load the boundary network, for the classes of `data`, if a step needs it."""
         self._data, self._cams, self._device = data, cams, device

@@ -84,12 +84,7 @@ class _Predictions:
     """Predicts the masks of a group of images of one size."""
 
     def __init__(
-        self,
-        path: Path,
-        data: DataSet,
-        settings: PredictMasks,
-        precision: Precision,
-        device: torch.device,
+        self, path: Path, data: DataSet, settings: PredictMasks, precision: Precision, device: torch.device
     ) -> None:
         """Load the network at `path` for the classes of `data`."""
         dtype = inference_dtype(precision, device)
