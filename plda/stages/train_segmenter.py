@@ -62,8 +62,7 @@ def train_segmenter(
         write_json(segmenter_machine, describe(compute))
 
     key = fingerprint(
-        [train_segmenter.model_dump(), seed],
-        [data_set, training_masks, cam_network, segmenter_backbone],
+        [train_segmenter.model_dump(), seed], [data_set, training_masks, cam_network, segmenter_backbone]
     )
     fit_segmenter(
         segmenter,
