@@ -1,7 +1,10 @@
 """Shared fixtures and helpers: small params, a small drawn data set, an editable folder of photos."""
 
+import copy
 import io
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,9 +46,12 @@ SMALL = {
 
 
 def small_params(**changes: Any) -> dict[str, Any]:
-    """Return params.yaml with small values; a keyword `a__b` sets the value `a.b`."""
-    given = {name.replace("__", "."): value for name, value in changes.items()}
-    return with_changes(yaml.safe_load((ROOT / "params.yaml").read_text()), {**SMALL, **given}, "")
+    """Return params.yaml with small values; a keyword `a__b` sets `a.b`, to a wrong value too."""
+    params = with_changes(yaml.safe_load((ROOT / "params.yaml").read_text()), SMALL, "")
+    for name, value in changes.items():
+        *sections, last = name.split("__")
+        reduce(getitem, sections, params)[last] = copy.deepcopy(value)
+    return params
 
 
 def write_params(path: Path, **changes: Any) -> Path:
