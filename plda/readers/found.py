@@ -147,7 +147,7 @@ def _key(name: str) -> str:
 
 def _photos_in(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] not in "._")
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
         for name in sorted(files):
             if name[0] != "." and Path(name).suffix.lower() in ENDINGS:
                 yield Path(parent, name)

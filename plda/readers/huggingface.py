@@ -17,7 +17,11 @@ NAMES = ("metadata.csv", "metadata.jsonl")
 
 def recognises(source: Path) -> bool:
     """Return whether a file is such a table, or a folder or its sub-folders have one."""
-    return bool(_tables(source))
+    tables = _tables(source)
+    try:
+        return any(table.suffix == ".jsonl" or bool(read_table(table, ["file_name"])) for table in tables)
+    except InputError:  # another table of that name
+        return False
 
 
 def read(source: Path, images: Path | None) -> Found:

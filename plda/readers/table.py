@@ -22,8 +22,14 @@ Records: TypeAlias = Sequence[tuple[int, dict[str, str]]]  # line in the file, f
 
 
 def recognises(source: Path) -> bool:
-    """Return whether a file is a table, or a folder has exactly one."""
-    return _table(source) is not None
+    """Return whether a file is a table, or the only table of a folder has a column for the photo."""
+    table = _table(source)
+    if table is None or source.is_file():
+        return table is not None
+    try:
+        return bool(_records(table))
+    except InputError:
+        return False
 
 
 def read(source: Path, images: Path | None) -> Found:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import random
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -87,6 +88,9 @@ def tags(
     names = _selected(found, source, classes, exclude)
     kept = _kept(found, {*names})
     names = [name for name in names if any(name in it.photo.tags for it in kept)]
+    if not names:
+        what = f"photos must show at least one class, got none in {len(kept)} photos"
+        raise InputError("\n".join([f"{source}: {what}", *_reasons(found)]))
     _check_names(names, source)
     kept = _with_empty_masks(_split(kept, found, val, seed, source))
     if not masks:
@@ -94,9 +98,10 @@ def tags(
     masked = _write(out, kept, names, found, link)
     print(f"kind: {kind}")
     print(_table(kept, names, masked))
-    for line in [*found.notes, *map(_reason, found.left_out.items())]:
+    for line in [*found.notes, *_reasons(found)]:
         print(line)
-    print(f"{out}: written; next: plda preset photos --set index_data.folder={out}")
+    setting = shlex.quote(f"index_data.folder={out}")
+    print(f"{out}: written; next: plda preset photos --set {setting}")
 
 
 def _names(text: str) -> list[str]:
@@ -128,8 +133,8 @@ def _check_names(names: Sequence[str], source: Path) -> None:
             f"{source}: class must be a name without `;` that does not end in a colour, got {wrong[0]!r}; "
             "rename it, or drop it by --exclude"
         )
-    if not 1 <= len(names) < MOST:
-        raise InputError(f"{source}: classes must be 1 to {MOST - 1} that a photo shows, got {len(names)}")
+    if len(names) >= MOST:
+        raise InputError(f"{source}: classes must be at most {MOST - 1}, got {len(names)}; see --classes")
 
 
 def _selected(found: Found, source: Path, classes: Sequence[str] | None, exclude: Sequence[str]) -> list[str]:
@@ -219,8 +224,10 @@ def _split(kept: list[_Kept], found: Found, share: float, seed: int, source: Pat
     """Return the photos with their splits: those of the source, or val photos drawn from its train photos."""
     given = {it.photo.split for it in kept} - {""}
     if given:
-        found.left_out["in no split"] += [it.name for it in kept if not it.photo.split]
+        outside = [it.name for it in kept if not it.photo.split]
         kept = [it for it in kept if it.photo.split]
+        if outside:
+            found.left_out["in no split"] += outside
     train = [it for it in kept if it.photo.split in ("", "train")]
     if "val" in given:
         drawn = set()
@@ -232,10 +239,8 @@ def _split(kept: list[_Kept], found: Found, share: float, seed: int, source: Pat
     taught = [it for it in train if it.name not in drawn and {*it.photo.tags} - {*UNKNOWN}]
     if not taught or "val" not in splits.values():
         counts = ", ".join(f"{number} {name}" for name, number in Counter(splits.values()).items())
-        raise InputError(
-            f"{source}: photos must be at least one for train, with a class, and one for val, "
-            f"got {counts or 'no photo'}" + "".join(f"; {_reason(each)}" for each in found.left_out.items())
-        )
+        what = f"photos must be at least one for train, with a class, and one for val, got {counts}"
+        raise InputError("\n".join([f"{source}: {what}", *_reasons(found)]))
     return [replace(it, photo=replace(it.photo, split=splits[it.name])) for it in kept]
 
 
@@ -326,7 +331,9 @@ def _table(kept: Sequence[_Kept], names: Sequence[str], masked: set[str]) -> str
     return "\n".join(lines)
 
 
-def _reason(item: tuple[str, Sequence[str]]) -> str:
-    reason, names = item
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"left out, {reason}: {len(names)}: {', '.join(names[:SHOWN])}{more}"
+def _reasons(found: Found) -> list[str]:
+    """Return a line for each reason why something was left out, with the first names."""
+    return [
+        f"left out, {reason}: {len(names)}: {', '.join(names[:SHOWN])}" + ", ..." * (len(names) > SHOWN)
+        for reason, names in found.left_out.items()
+    ]
