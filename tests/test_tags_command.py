@@ -25,9 +25,9 @@ from test_engines import Tree
 
 from plda.__main__ import main
 from plda.data.images import read_mask
+from plda.readers.choose import draw_val
 from plda.readers.kinds import KINDS
 from plda.readers.outlines import runs
-from plda.use.tags import draw_val
 
 COUNT = 12
 
@@ -130,7 +130,7 @@ BAD = [
     ("yolo", "data.yaml", "train: .\nnames: {a: b}", "names[a] must be a whole number, got 'a'"),
     ("yolo", "data.yaml", "train: 3\nnames: [a]", "train must be a string, got 3"),
     ("yolo", "data.yaml", "train: /etc\nnames: [a]", "train must be a folder or a list of photos in"),
-    ("yolo", "data.yaml", "train: ../..\nnames: [a]", "got none in 1 photo"),
+    ("yolo", "data.yaml", "train: ../..\nnames: [a]", "got 0 train (0 with a class)"),
     ("labelstudio", "a.json", "{}", "content must be a list, got {}"),
     ("labelstudio", "a.json", "[3]", "tasks[0] must be an object, got 3"),
     ("labelstudio", "a.json", task({"choices": ["cat"]}, 7), "data.image must be a string, got 7"),
@@ -186,7 +186,7 @@ BAD = [
     ("csv", "a.csv", "image,cat\np00.jpg,nan\np00.jpg,1\n", "line 2: column cat must be 0 or 1"),
     ("csv", "a.csv", "image,cat,split\np00.jpg,1,other\n", "column split must be train, val or test"),
     ("csv", "a.csv", 'image,cat\n"p00.jpg,1\n', "line 2: cannot be split into fields"),
-    ("csv", "a.csv", "image,cat\np00.jpg,1\n", "one for val, got 1 val"),
+    ("csv", "a.csv", "image,cat\np00.jpg,1\n", "got 0 train (0 with a class), 1 val"),
     ("huggingface", "metadata.jsonl", "{", "line 1: must be JSON"),
     ("huggingface", "metadata.jsonl", "[]", "line 1 must be an object, got []"),
     ("huggingface", "metadata.jsonl", '{"file_name": 1}', "file_name must be a string, got 1"),
@@ -194,7 +194,7 @@ BAD = [
     ("huggingface", "metadata.jsonl", '{"file_name": "p00.jpg", "label": 1.5}', "must be a class"),
     ("huggingface", "metadata.jsonl", '{"file_name": "p00.jpg", "label": [true]}', "must be a class"),
     ("huggingface", "metadata.csv", "file,label\n", "must name the columns file_name"),
-    ("folders", "a/b.txt", "", "one class, got none in 0 photos"),
+    ("folders", "a/b.txt", "", "got 0 train (0 with a class)"),
 ]
 
 
@@ -405,7 +405,7 @@ def test_ambiguous_name_is_left_out(tmp_path: Path, capsys) -> None:
         ("--val", "nan"): "--val: must be between 0 and 1, got nan",
         ("--classes", "cat,owl"): "--classes: must be classes of",
         ("--exclude", "owl"): "got 'owl'",
-        ("--exclude", "cat,dog"): "got none in",
+        ("--exclude", "cat,dog"): "(0 with a class)",
         ("--images", "nowhere"): "nowhere: must be the folder of the photos",
     }.items(),
 )

@@ -125,6 +125,13 @@ class Found:
         self.left_out["no such file"].append(names[0])
         return None
 
+    def unnamed(self) -> list[str]:
+        """Return the files that no name in the labels fits; [] if photos were not searched by name."""
+        named = {*self._names, *(photo.path for photo in self.photos)}
+        return (
+            [self.files.name(path) for path in self.files.paths if path not in named] if self._names else []
+        )
+
     def add(self, path: Path, split: str, tags: Iterable[str], mask: Mask | None = None) -> None:
         """Add a photo; each tag counts once."""
         unique = tuple(dict.fromkeys(plain(tag) for tag in tags))

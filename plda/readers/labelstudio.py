@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from plda.data.images import ENDINGS
 from plda.data.source import UNKNOWN
 from plda.errors import InputError
-from plda.readers.fields import checked, get, read_json
+from plda.readers.fields import checked, get, read_json, shown
 from plda.readers.found import Files, Found
 from plda.readers.outlines import Shape, mask_of, polygon
 
@@ -66,7 +66,10 @@ def _file_names(task: dict[str, Any], where: str) -> list[str]:
     texts = [value for value in data.values() if isinstance(value, str)]
     value = data.get("image") or data.get("img") or next(filter(_is_photo, texts), None)
     text = checked(value, str, f"{where}: data.image")
-    url = urlsplit(text) if ":" in text or text.startswith("/data/") else None
+    try:
+        url = urlsplit(text) if ":" in text or text.startswith("/data/") else None
+    except ValueError as error:
+        raise InputError(f"{where}: data.image must be a path or a URL, got {shown(text)}") from error
     local = parse_qs(url.query).get("d") if url else None
     if local:
         return [local[0]]

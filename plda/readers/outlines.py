@@ -141,7 +141,7 @@ def box_runs(counts: Any, box: Sequence[int], size: Size, where: str) -> Runs:
     if any(count < 0 for count in counts) or sum(counts) != width * height:
         raise InputError(f"{where} must add up to {width * height} pixels, got {sum(counts)}")
     pixels = nothing({}, size)
-    inside = np.repeat(np.arange(len(counts)) % 2, counts)
+    inside = np.repeat((np.arange(len(counts)) % 2).astype(np.uint8), counts)
     pixels[top : top + height, left : left + width] = inside.reshape(height, width)
     packed: Runs = rle.encode(np.asfortranarray(pixels))
     return packed
