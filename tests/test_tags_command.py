@@ -539,7 +539,8 @@ def test_yolo_reads_lists_of_photos(tmp_path: Path) -> None:
 
 def test_labelstudio_tells_unlabelled_from_empty(tmp_path: Path) -> None:
     photos_in(tmp_path / "source", "sub/a b.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
-    result = [{"value": {"choices": ["cat", "dog"]}}, {"value": {"text": ["a note"]}}]
+    choices, kinds = {"choices": ["cat"]}, {"taxonomy": [["animal", "dog"]]}
+    result = [{"value": value} for value in (choices, kinds, {"text": ["a note"]})]
     tasks = [
         {"data": {"image": "/data/local-files/?d=me%2Fsub%2Fa%20b.jpg"}, "annotations": [{"result": result}]},
         {"data": {"image": "/data/upload/1/0123abcd-b.jpg"}, "annotations": []},
@@ -579,6 +580,29 @@ def test_table_reads_words_for_yes_and_a_column_of_classes(tmp_path: Path) -> No
     rows = rows_of(tmp_path / "again")
     assert tags_by_name(tmp_path / "again") == {"a": "cat;dog", "b": "cat;dog", "c": "?"}
     assert [rows[name]["split"] for name in "abc"] == ["train", "val", "test"]
+
+
+def test_table_may_have_a_row_per_object(tmp_path: Path, capsys) -> None:
+    photos_in(tmp_path / "source", "a.jpg", "b.jpg")
+    write_text(
+        tmp_path / "source/t.csv", "image,label,x\na.jpg,cat,1\na.jpg,dog,2\na.jpg,cat,3\nb.jpg,cat,4\n"
+    )
+    assert run(tmp_path / "source", tmp_path / "out") == 0
+    assert tags_by_name(tmp_path / "out") == {"a": "cat;dog", "b": "cat"}
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_coco_reads_a_file_in_each_split_folder(tmp_path: Path) -> None:
+    for split, number in (("train", 0), ("valid", 1)):  # as Roboflow writes them, with equal names
+        write_photo(tmp_path / f"source/{split}/p00.jpg", number)
+        content = coco_with(
+            categories=[{"id": 0, "name": "cat"}, CAT],
+            annotations=[{"id": 1, "image_id": 1, "category_id": 1}],
+        )
+        write_text(tmp_path / f"source/{split}/_annotations.coco.json", content)
+    assert run(tmp_path / "source", tmp_path / "out") == 0
+    table = (tmp_path / "out/tags.csv").read_text().splitlines()
+    assert table[1:] == ["images/train/p00.jpg,train,cat,", "images/valid/p00.jpg,val,cat,"]
 
 
 def test_huggingface_reads_csv_and_null(tmp_path: Path) -> None:

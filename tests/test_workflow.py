@@ -113,7 +113,7 @@ LAYERS = {
     "scoring": {"data", "masks", "refinement"},
     "training": {"compute", "data", "models", "masks", "refinement", "adaptation"},
     "report": {"data", "models", "masks", "refinement", "adaptation", "scoring"},
-    "use": {"compute", "data", "models", "masks", "readers", "refinement"},
+    "use": {"compute", "data", "models", "masks", "readers", "refinement", "sources"},
 }
 LAYERS["stages"] = LAYERS.keys() - {"readers", "use"}
 

@@ -17,7 +17,7 @@ from plda.data.index import image_key
 from plda.data.source import UNKNOWN
 from plda.data.text import plain
 from plda.errors import InputError
-from plda.readers.found import Found, Photo
+from plda.readers.found import Found, Photo, joined
 from plda.readers.outlines import nothing
 
 NO_OBJECT = ("background", "bg", "none")  # names that mean: no class
@@ -26,7 +26,7 @@ NO_LABEL = ("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "
 
 def known_classes(found: Found) -> list[str]:
     """Return the names of all classes: those that the source declares, then other tags."""
-    tagged = sorted({tag for photo in found.photos for tag in photo.tags})
+    tagged = sorted({tag for photo in found.photos.values() for tag in photo.tags})
     return [name for name in dict.fromkeys([*map(plain, found.classes), *tagged]) if name]
 
 
@@ -73,7 +73,7 @@ def choose_photos(found: Found, classes: Sequence[str]) -> list[Photo]:
     Their names are those to write. What is left out is noted in `found`.
     """
     kept: dict[bytes, Photo] = {}
-    for photo in tqdm(found.photos, unit="photo", disable=not sys.stderr.isatty()):
+    for photo in tqdm(found.photos.values(), unit="photo", disable=not sys.stderr.isatty()):
         try:
             content = read_file(photo.path)
             read_image(content, CHECKED)
@@ -84,7 +84,7 @@ def choose_photos(found: Found, classes: Sequence[str]) -> list[Photo]:
         digest = hashlib.sha256(content).digest()
         if digest in kept:
             found.left_out["a copy of another photo, which has the tags of both"].append(photo.name)
-            photo = _joined(kept[digest], photo)
+            photo = joined(kept[digest], photo)
         kept[digest] = photo
     photos = list(kept.values())
     if all(photo.mask for photo in photos if photo.tags not in ((), UNKNOWN)):  # then the others are empty
@@ -138,14 +138,6 @@ def _tags(tags: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     """Return the tags that are classes; UNKNOWN if there is none, but a tag that means unlabelled."""
     kept = tuple(tag for tag in tags if tag in classes)
     return kept or (UNKNOWN if any(map(is_void, tags)) else ())
-
-
-def _joined(first: Photo, copy: Photo) -> Photo:
-    """Return a photo with the tags of its copy; its mask is kept only if both have the same tags."""
-    if {*first.tags} == {*copy.tags}:
-        return first
-    tags = dict.fromkeys(tag for tag in first.tags + copy.tags if tag not in UNKNOWN)
-    return replace(first, tags=tuple(tags), mask=None)
 
 
 def _free_names(paths: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ in a label file leads out of it.
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 from urllib.parse import unquote
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plda.data.images import ENDINGS
+from plda.data.source import UNKNOWN
 from plda.data.text import plain
 from plda.errors import InputError
 
@@ -101,14 +102,14 @@ class Found:
     Attributes:
         files: the files among which photos are searched.
         classes: names of the classes that the source declares, in its order; tags may have others.
-        photos: the photos.
+        photos: the photos, by path.
         left_out: names of what was left out, by reason.
         notes: what was decided for photos without labels, and other choices, each one sentence.
     """
 
     files: Files
     classes: list[str] = field(default_factory=list)
-    photos: list[Photo] = field(default_factory=list)
+    photos: dict[Path, Photo] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     notes: list[str] = field(default_factory=list)
     _names: dict[Path, str] = field(default_factory=dict)
@@ -127,15 +128,24 @@ class Found:
 
     def unnamed(self) -> list[str]:
         """Return the files that no name in the labels fits; [] if photos were not searched by name."""
-        named = {*self._names, *(photo.path for photo in self.photos)}
+        named = {*self._names, *self.photos}
         return (
             [self.files.name(path) for path in self.files.paths if path not in named] if self._names else []
         )
 
     def add(self, path: Path, split: str, tags: Iterable[str], mask: Mask | None = None) -> None:
-        """Add a photo; each tag counts once."""
+        """Add a photo; each tag counts once. A photo that is added again gets more tags."""
         unique = tuple(dict.fromkeys(plain(tag) for tag in tags))
-        self.photos.append(Photo(path, self.files.name(path), split, unique, mask))
+        photo = Photo(path, self.files.name(path), split, unique, mask)
+        self.photos[path] = joined(self.photos.get(path, photo), photo)
+
+
+def joined(first: Photo, again: Photo) -> Photo:
+    """Return a photo with the tags of its copy, too; its mask is kept only if both have the same tags."""
+    if {*first.tags} == {*again.tags}:
+        return first
+    tags = dict.fromkeys(tag for tag in first.tags + again.tags if tag not in UNKNOWN)
+    return replace(first, tags=tuple(tags), mask=None)
 
 
 def split_in(path: Path) -> str:

@@ -48,7 +48,7 @@ def read(source: Path, images: Path | None) -> Found:
 
 def _tables(source: Path) -> list[Path]:
     if source.is_dir():
-        return sorted(path for name in NAMES for path in [*source.glob(name), *source.glob(f"*/{name}")])
+        return sorted(path for name in NAMES for path in source.rglob(name))
     return [source] if source.name in NAMES else []
 
 

@@ -17,7 +17,7 @@ from plda.readers.fields import checked, get, read_json, shown
 from plda.readers.found import Files, Found
 from plda.readers.outlines import Shape, mask_of, polygon
 
-LABELS = re.compile(r"choices|[a-z]*labels")  # fields of `value` with names of classes
+LABELS = re.compile(r"choices|taxonomy|[a-z]*labels")  # fields of `value` with names of classes
 CHOICES = ("choice", "choices", "label", "labels", "tag", "tags", "class")  # fields of JSON-MIN, also as text
 PREFIX = re.compile(r"^[0-9a-f]{8}-")  # which Label Studio puts before the name of an upload
 Region = tuple[list[str], Any]  # classes, and the object `value`
@@ -110,13 +110,16 @@ def _short(name: str, value: Any, where: str) -> Iterator[Region]:
 
 def _classes(value: dict[str, Any], where: str) -> list[str]:
     lists = [get(value, name, list, where) for name in value if LABELS.fullmatch(name)]
-    return [checked(label, str, f"{where}: label") for labels in lists for label in labels]
+    names = [
+        label[-1] if isinstance(label, list) and label else label for labels in lists for label in labels
+    ]
+    return [checked(name, str, f"{where}: label") for name in names]  # a list is a path in a taxonomy
 
 
 def _shapes(region: Region, where: str) -> list[Shape | None]:
     """Return the outline of a region, [None] for a box or a brush, [] for a choice. Units are percent."""
     labels, value = region
-    if "choices" in value or not value:
+    if not value or "choices" in value or "taxonomy" in value:
         return []
     if "polygonlabels" not in value and not isinstance(value.get("points"), list):
         return [None]
