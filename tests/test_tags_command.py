@@ -510,6 +510,21 @@ def test_voc_masks_follow_labelmap(tmp_path: Path) -> None:
     assert not any(row["mask"] for row in rows_of(tmp_path / "other").values())
 
 
+def test_photos_that_are_not_written_are_counted_once(tmp_path: Path, capsys) -> None:
+    source = WRITERS["voc"](tmp_path / "source", COUNT)
+    write_photo(source / "JPEGImages/extra.jpg", 50)
+    write_text(source / "ImageSets/Main/val.txt", "p03\n")  # without p07 and p11
+    (source / "JPEGImages/p00.jpg").unlink()
+    assert run(source, tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith("left out")] == [
+        "left out, no such file: 1: p00.jpg",
+        "left out, in no list of ImageSets/Main: 2: p07, p11",
+        "left out, no label names it: 1: extra.jpg",
+    ]
+    assert ["photos", "8", "1", "0"] in [line.split() for line in printed.splitlines()]
+
+
 def test_voc_photo_in_two_lists_is_refused(tmp_path: Path, refused) -> None:
     source = WRITERS["voc"](tmp_path / "source", COUNT)
     write_text(source / "ImageSets/Main/val.txt", "p03\np00\n")

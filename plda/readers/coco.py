@@ -68,9 +68,10 @@ def _read(table: Path, split: str, found: Found) -> None:
         numbers = [_id(thing, "category_id", place) for thing, place in annotations[number]]
         shapes = [_shape(thing, names, place) for thing, place in annotations[number]]
         size = _size(record, where) if any(shapes) else None
-        if not set(numbers) <= names.keys():
+        path = found.locate(f"{_beside(table)}{name}", name)
+        if path and not set(numbers) <= names.keys():
             found.left_out["a class without a name"].append(name)
-        elif path := found.locate(f"{_beside(table)}{name}", name):
+        elif path:
             tags = [names[category] for category in numbers]
             found.add(path, split, tags, mask_of(shapes, size, tags))
 

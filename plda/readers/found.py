@@ -127,11 +127,11 @@ class Found:
         return None
 
     def unnamed(self) -> list[str]:
-        """Return the files that no name in the labels fits; [] if photos were not searched by name."""
+        """Return the files that the labels do not name, and that are not left out for another reason."""
         named = {*self._names, *self.photos}
-        return (
-            [self.files.name(path) for path in self.files.paths if path not in named] if self._names else []
-        )
+        left_out = {name for names in self.left_out.values() for name in names}
+        others = (self.files.name(path) for path in self.files.paths if path not in named)
+        return [name for name in others if name not in left_out]
 
     def add(self, path: Path, split: str, tags: Iterable[str], mask: Mask | None = None) -> None:
         """Add a photo; each tag counts once. A photo that is added again gets more tags."""

@@ -47,9 +47,10 @@ def read(source: Path, images: Path | None) -> Found:
         place = file.relative_to(home)
         bare = plain(place.with_suffix("").as_posix())
         split = lists.get(bare, "") if lists else split_in(place.parent)
-        if lists and not split:
+        path = found.locate(*([place.with_name(name).as_posix()] if name else []), bare)
+        if path and lists and not split:
             found.left_out[f"in no list of {LISTS[0]}"].append(bare)
-        elif path := found.locate(place.with_name(name).as_posix(), bare) if name else found.locate(bare):
+        elif path:
             mask = source / "SegmentationClass" / place.with_suffix(".png")
             found.add(path, split, tags, partial(_mask, mask, legend) if legend and mask.exists() else None)
     if not legend and (source / "SegmentationClass").is_dir():
