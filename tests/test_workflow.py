@@ -104,6 +104,7 @@ LAYERS = {
     "data": set(),
     "download": {"data"},
     "sources": {"data", "download"},
+    "readers": {"data", "sources"},
     "compute": set(),
     "models": {"data", "download"},
     "masks": {"data"},
@@ -112,9 +113,9 @@ LAYERS = {
     "scoring": {"data", "masks", "refinement"},
     "training": {"compute", "data", "models", "masks", "refinement", "adaptation"},
     "report": {"data", "models", "masks", "refinement", "adaptation", "scoring"},
-    "use": {"compute", "data", "sources", "models", "masks", "refinement"},
+    "use": {"compute", "data", "sources", "readers", "models", "masks", "refinement"},
 }
-LAYERS["stages"] = LAYERS.keys() - {"use"}
+LAYERS["stages"] = LAYERS.keys() - {"readers", "use"}
 
 
 @pytest.mark.parametrize("room", LAYERS)

@@ -46,7 +46,7 @@ def read_class_list(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | N
                 )
         if name in first:
             raise InputError(f"{path}: line {number}: duplicate class {name!r}, first in line {first[name]}")
-        if not name or ";" in name or (name,) == UNKNOWN or _COLOURED.fullmatch(name):
+        if not is_name(name):
             raise InputError(
                 f"{path}: line {number}: a class cannot have the name {name!r}: "
                 "`;` separates tags, `?` means unknown, one colour may follow the name"
@@ -66,6 +66,11 @@ def read_class_list(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...] | N
         name = next(name for name, number in first.items() if number not in colours.values())
         raise InputError(f"{path}: line {first[name]}: {name!r} has no colour, but other classes have one")
     return tuple(first), tuple(colours) or None
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be the name of a class."""
+    return bool(text) and ";" not in text and (text,) != UNKNOWN and not _COLOURED.fullmatch(text)
 
 
 def class_ids(tags: Sequence[str], classes: Sequence[str]) -> list[int]:

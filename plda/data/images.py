@@ -26,6 +26,12 @@ FORMATS = (
     "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "DIB", "ICO", "PCX", "PPM", "SGI", "TGA",
 )  # fmt: skip
 
+# extensions of photos in a folder. HEIC (phones) is listed so that it gives an error: Pillow cannot read it
+ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
+    ".avif", ".heic", ".heif",
+)  # fmt: skip
+
 REDUCING_GAP = 2  # an image is decoded at this many times its final size, at least
 CHECKED = 512  # pixels, the long side at which a photo is decoded to check that it is complete
 

@@ -7,14 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from plda.data.images import ENDINGS
 from plda.errors import InputError
 from plda.files import LONGEST_NAME
-
-# extensions of photos in a folder. HEIC (phones) is listed so that it gives an error: Pillow cannot read it
-ENDINGS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
-    ".avif", ".heic", ".heif",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
