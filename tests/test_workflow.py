@@ -112,9 +112,10 @@ LAYERS = {
     "scoring": {"data", "masks", "refinement"},
     "training": {"compute", "data", "models", "masks", "refinement", "adaptation"},
     "report": {"data", "models", "masks", "refinement", "adaptation", "scoring"},
-    "use": {"compute", "data", "models", "masks", "refinement"},
+    "writers": {"data", "masks"},
+    "use": {"compute", "data", "models", "masks", "refinement", "writers"},
 }
-LAYERS["stages"] = LAYERS.keys() - {"use"}
+LAYERS["stages"] = LAYERS.keys() - {"use", "writers"}
 
 
 @pytest.mark.parametrize("room", LAYERS)
