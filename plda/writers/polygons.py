@@ -1,12 +1,14 @@
 """Polygons around objects, and back.
 
 Coordinates are x, y in pixels from the image's upper left corner, so that the centre of the first pixel is
-(0.5, 0.5). Programs fill polygons by two rules: pixels whose centre is inside (pycocotools), or all pixels
-that the outline passes through, too (OpenCV and Pillow, after cutting off decimals). Outlines therefore run
-a quarter of a pixel inside the object's border, where both rules give the same pixels.
+(0.5, 0.5). Programs fill a polygon by one of three rules: the pixels whose centre is inside (pycocotools); or
+the pixels inside and on its outline (OpenCV, Pillow), after its corners have been cut to whole numbers
+(Ultralytics) or rounded (supervision). No polygon gives the same pixels by all rules. A pixel's right edge
+would have to be at least 0.5 for the first, and below for the last. So there are two kinds of polygons.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,36 +18,11 @@ from skimage.measure import approximate_polygon, find_contours
 
 from plda.writers.pieces import Piece
 
-INSIDE = 0.75  # contour level: a quarter of a pixel inside the border
-OFF_CENTRE = 0.01  # added to coordinates: pycocotools rounds to fifths of a pixel, up or down at a centre
-LEAST_IOU = 0.98  # of an object and its polygon, filled by either rule
+LEAST_IOU = 0.98  # of an object and what a program reads
+AIMED_IOU = 0.985  # of an object and its filled polygon, by each rule of its kind
 DECIMALS = 2  # of coordinates in pixels
 
-
-def outline(piece: Piece, tolerance: float) -> np.ndarray:
-    """Return one polygon around an object; seams of no width join its holes to its outer ring.
-
-    The tolerance is reduced for this object until either filling rule gives an IoU of LEAST_IOU.
-
-    Args:
-        piece: the object.
-        tolerance: largest distance in pixels between the outline and the polygon (Douglas-Peucker).
-
-    Returns:
-        (N, 2) float64, x and y of the corners in the image, with two decimals; the first is not repeated.
-    """
-    height, width = piece.inside.shape
-    rings = _rings(piece.inside)
-    for allowed in (tolerance, tolerance / 2, tolerance / 4, 0.0):
-        simple = [_simple(ring, allowed) for ring in rings]
-        if len(simple[0]) < 3:
-            continue
-        polygon = _joined([simple[0], *(hole for hole in simple[1:] if len(hole) > 2)]).round(DECIMALS)
-        filled = (fill_centres(polygon, height, width), fill_touched(polygon, height, width))
-        if min(_iou(pixels, piece.inside) for pixels in filled) >= LEAST_IOU:
-            break
-    moved: np.ndarray = (polygon + np.array([piece.left, piece.top])).round(DECIMALS)
-    return moved
+Fill = Callable[[np.ndarray, int, int], np.ndarray]
 
 
 def fill_centres(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -54,19 +31,87 @@ def fill_centres(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(coco_mask.decode(runs)[:, :, 0], dtype=bool)
 
 
-def fill_touched(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the pixels inside a polygon and on its outline, (height, width) bool, with Pillow."""
+def fill_cut(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the pixels inside a polygon and on its outline, after cutting off decimals, with Pillow."""
+    return _drawn(polygon, height, width, wide=False)
+
+
+def fill_rounded(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the pixels inside a polygon and on its outline, after rounding, with Pillow."""
+    return _drawn(polygon.round(), height, width, wide=False)
+
+
+def _fill_cut_wide(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    return _drawn(polygon, height, width, wide=True)
+
+
+def _fill_rounded_wide(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    return _drawn(polygon.round(), height, width, wide=True)
+
+
+def _drawn(polygon: np.ndarray, height: int, width: int, wide: bool) -> np.ndarray:
+    """Draw a polygon; OpenCV's slanted edges lie between those that are not wide and those that are."""
+    corners = [(int(x), int(y)) for x, y in (*polygon, polygon[0])]
     image = Image.new("1", (width, height))
-    ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in polygon], fill=1, outline=1)
+    draw = ImageDraw.Draw(image)
+    draw.polygon(corners, fill=1, outline=1)
+    if wide:
+        draw.line(corners, fill=1)
+        draw.line(corners[::-1], fill=1)
     return np.asarray(image)
 
 
-def _rings(inside: np.ndarray) -> list[np.ndarray]:
+class Kind(NamedTuple):
+    """A kind of polygons.
+
+    Attributes:
+        inset: distance in pixels from the border of the object inwards, in [0, 0.5).
+        shift: pixels added to x and y.
+        fills: the rules by which the polygon gives the pixels of the object.
+    """
+
+    inset: float
+    shift: float
+    fills: tuple[Fill, ...]
+
+
+# 0.01: pycocotools rounds to fifths of a pixel; a coordinate of 0.5 would go up or down by chance
+CENTRED = Kind(0.25, 0.01, (fill_centres, fill_cut, _fill_cut_wide))
+DRAWN = Kind(0.35, -0.25, (fill_cut, _fill_cut_wide, fill_rounded, _fill_rounded_wide))
+
+
+def outline(piece: Piece, tolerance: float, kind: Kind = CENTRED) -> np.ndarray:
+    """Return one polygon around an object; seams of no width join its holes to its outer ring.
+
+    The tolerance is reduced for this object until each rule of the kind gives an IoU of AIMED_IOU.
+
+    Args:
+        piece: the object.
+        tolerance: largest distance in pixels between the outline and the polygon (Douglas-Peucker).
+        kind: the kind of polygon.
+
+    Returns:
+        (N, 2) float64, x and y of the corners in the image, with two decimals; the first is not repeated.
+    """
+    height, width = piece.inside.shape
+    rings = _rings(piece.inside, kind)
+    for allowed in (tolerance, tolerance / 2, tolerance / 4, 0.0):
+        simple = [_simple(ring, allowed) for ring in rings]
+        if len(simple[0]) < 3:
+            continue
+        polygon = _joined([simple[0], *(hole for hole in simple[1:] if len(hole) > 2)]).round(DECIMALS)
+        if min(_iou(fill(polygon, height, width), piece.inside) for fill in kind.fills) >= AIMED_IOU:
+            break
+    moved: np.ndarray = (polygon + np.array([piece.left, piece.top])).round(DECIMALS)
+    return moved
+
+
+def _rings(inside: np.ndarray, kind: Kind) -> list[np.ndarray]:
     """Return the closed outlines of an object, (N, 2) x and y in its box: the outer one, then the holes."""
     padded = np.pad(inside, 1).astype(np.float64)
     # corners connect, as in find_pieces
-    found = find_contours(padded, INSIDE, fully_connected="high")  # type: ignore[no-untyped-call]
-    rings = [ring[:, ::-1] - 0.5 + OFF_CENTRE for ring in found]  # without the padding, from the corner
+    found = find_contours(padded, 0.5 + kind.inset, fully_connected="high")  # type: ignore[no-untyped-call]
+    rings = [ring[:, ::-1] - 0.5 + kind.shift for ring in found]  # without the padding, from the corner
     return sorted(rings, key=lambda ring: -float(np.ptp(ring, axis=0).sum()))
 
 

@@ -37,6 +37,7 @@ def write(folder: Path, labelled: Iterable[Labelled], options: Options) -> None:
     (folder / "ImageSets/Segmentation/train.txt").write_text("".join(names), encoding="utf-8")
     colours = (",".join(map(str, colour)) for colour in PALETTE.tolist())
     lines = [f"{name}:{colour}::\n" for name, colour in zip(options.classes, colours, strict=False)]
+    lines.append(f"ignored:{','.join(map(str, PALETTE[VOID].tolist()))}::\n")  # as Datumaro names VOID
     text = "# label:color_rgb:parts:actions\n" + "".join(lines)
     (folder / "labelmap.txt").write_text(text, encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """YOLO segmentation: labels/NAME.txt, a line per object with class and polygon; images/, data.yaml.
 
-Coordinates are shares of width and height. https://docs.ultralytics.com/datasets/segment
+Coordinates are shares of width and height; programs that read YOLO fill polygons with OpenCV. https://docs.ultralytics.com/datasets/segment
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ import yaml
 
 from plda.writers.photos import copy_photo
 from plda.writers.pieces import Labelled, Options, Picture
-from plda.writers.polygons import fill_centres, outline
+from plda.writers.polygons import DRAWN, fill_rounded, outline
 
 
 def write(folder: Path, labelled: Iterable[Labelled], options: Options) -> None:
@@ -21,7 +21,7 @@ def write(folder: Path, labelled: Iterable[Labelled], options: Options) -> None:
         copy_photo(picture, folder / "images")
         lines = []
         for piece in pieces:
-            shares = outline(piece, options.tolerance) / (picture.width, picture.height)
+            shares = outline(piece, options.tolerance, DRAWN) / (picture.width, picture.height)
             numbers = " ".join(f"{share:.7f}" for share in shares.ravel())
             lines.append(f"{piece.label - 1} {numbers}\n")
         path = folder / "labels" / f"{picture.name}.txt"
@@ -48,4 +48,4 @@ def _object(
 ) -> tuple[int, np.ndarray]:
     label, *numbers = line.split()
     polygon = np.array(numbers, dtype=float).reshape(-1, 2) * (picture.width, picture.height)
-    return classes.index(names[int(label)]), fill_centres(polygon, picture.height, picture.width)
+    return classes.index(names[int(label)]), fill_rounded(polygon, picture.height, picture.width)
