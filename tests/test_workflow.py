@@ -113,9 +113,10 @@ LAYERS = {
     "scoring": {"data", "masks", "refinement"},
     "training": {"compute", "data", "models", "masks", "refinement", "adaptation"},
     "report": {"data", "models", "masks", "refinement", "adaptation", "scoring"},
-    "use": {"compute", "data", "sources", "readers", "models", "masks", "refinement"},
+    "writers": {"data", "masks"},
+    "use": {"compute", "data", "sources", "readers", "models", "masks", "refinement", "writers"},
 }
-LAYERS["stages"] = LAYERS.keys() - {"readers", "use"}
+LAYERS["stages"] = LAYERS.keys() - {"readers", "use", "writers"}
 
 
 @pytest.mark.parametrize("room", LAYERS)
