@@ -33,6 +33,7 @@ _REASONS = {
     errno.EPERM: "no write permission",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder, not a file",
     errno.ENAMETOOLONG: "a name is too long for the file system",
 }

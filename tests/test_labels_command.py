@@ -101,9 +101,8 @@ def from_coco(out: Path) -> list[Objects]:
     found = []
     for number in coco.imgs:
         each = coco.loadAnns(coco.getAnnIds(number))
-        assert all(
-            one["area"] == pytest.approx(int(coco_mask.area(coco.annToRLE(one))), rel=0.02) for one in each
-        )
+        for one in each:
+            assert one["area"] == pytest.approx(int(coco_mask.area(coco.annToRLE(one))), rel=0.02)
         found.append([(names[one["category_id"]], coco.annToMask(one) > 0) for one in each])
     return found
 
@@ -228,7 +227,7 @@ def test_first_drawing_has_what_it_says() -> None:
     assert sorted(int(pixels.sum()) for label, pixels in pieces if label == 1) == [2, 12, 125, 1471]
 
 
-@pytest.mark.parametrize(("area", "count"), [("0", 8), ("3", 7), ("0.002", 6), ("100", 5), ("0.9", 0)])
+@pytest.mark.parametrize(("area", "count"), [("0", 8), ("3", 7), ("0.002", 5), ("100", 5), ("0.9", 0)])
 def test_min_area_is_pixels_or_a_share(tmp_path: Path, area: str, count: int) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/a.png").write_bytes(encode_mask(drawn(0)))
@@ -263,18 +262,16 @@ def test_scores_are_expected_iou(made: Path) -> None:
 
 
 def test_results_of_a_run_find_classes_and_estimates(tmp_path: Path) -> None:
-    for place in ("index_data", "index_data/data_set"):
-        run = tmp_path / place.replace("/", "-")
-        for folder in (place, "predict_masks/masks/val"):
-            (run / folder).mkdir(parents=True)
-        (run / place / "classes.txt").write_text("\n".join(CLASSES))
-        (run / "predict_masks/masks/val/1.png").write_bytes(encode_mask(drawn(0)))
-        (run / "predict_masks/estimates.csv").write_text("image,expected_iou\nimages/val/1.png,66.25\n")
-        arguments = ["--format", "coco", "--out", str(run / "out")]
-        assert main(["labels", str(run / "predict_masks/masks"), *arguments]) == 0
-        content = json.loads((run / "out/annotations.json").read_text())
-        assert content["annotations"][0]["score"] == 0.6625
-        assert content["images"][0]["file_name"] == "val/1.jpg"
+    for folder in ("index_data/data_set", "predict_masks/masks/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "index_data/data_set/classes.txt").write_text("\n".join(CLASSES))
+    (tmp_path / "predict_masks/masks/val/1.png").write_bytes(encode_mask(drawn(0)))
+    (tmp_path / "predict_masks/estimates.csv").write_text("image,expected_iou\nimages/val/1.png,66.25\n")
+    arguments = ["--format", "coco", "--out", str(tmp_path / "out")]
+    assert main(["labels", str(tmp_path / "predict_masks/masks"), *arguments]) == 0
+    content = json.loads((tmp_path / "out/annotations.json").read_text())
+    assert content["annotations"][0]["score"] == 0.6625
+    assert content["images"][0]["file_name"] == "val/1.jpg"
 
 
 def test_mask_of_a_shrunk_photo_is_enlarged(made: Path) -> None:
@@ -371,10 +368,8 @@ def test_out_must_be_new_or_empty(made: Path, refused) -> None:
     assert "cannot be written" in refused(main, [*arguments, str(file / "out")])
     assert main([*arguments, str(empty)]) == 0
     assert sorted(path.name for path in empty.iterdir()) == ["label_config.xml", "tasks.json"]
-    classes = ["--classes", str(made / "classes.txt")]
-    assert "must be a folder of masks" in refused(
-        main, ["labels", str(full), *arguments[2:], "new", *classes]
-    )
+    none = ["labels", str(full), *arguments[2:], "new", "--classes", str(made / "classes.txt")]
+    assert "must be a folder of masks" in refused(main, none)
 
 
 def test_what_differs_from_its_mask_is_not_kept(made: Path, monkeypatch, refused) -> None:
