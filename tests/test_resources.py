@@ -32,7 +32,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 def test_network_stages_request_one_gpu_per_process(tree: Tree) -> None:
-    tree.set("compute", {"device": "auto", "devices": 2, "precision": "auto", "workers": 0})
+    tree.set("compute.device", "auto")
+    tree.set("compute.devices", 2)
     before = ["train_cam", "infer_cams", "train_boundary", "make_masks"]
     after = ["relabel_masks", "train_segmenter", "predict_masks"]
     of_main = {f"{name} of main": "2" for name in [*before, *after]}

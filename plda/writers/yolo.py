@@ -28,9 +28,8 @@ def write(folder: Path, labelled: Iterable[Labelled], options: Options) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="utf-8")
     about = {"train": "images", "val": "images", "names": dict(enumerate(options.classes[1:]))}
-    (folder / "data.yaml").write_text(
-        yaml.safe_dump(about, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
 def read(
