@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, encoded, photo
+from conftest import ROOT
 from test_engines import Tree
 
 from plda.data.data_set import DataSet
@@ -133,17 +133,7 @@ def test_adding_a_refinement_and_then_a_stage(copy: Copy) -> None:
 
 
 def test_adding_a_data_set(copy: Copy) -> None:
-    for i, name in enumerate(["train/dog/1.jpg", "train/cat/1.png", "val/dog/2 b.jpg"]):
-        (copy.folder / "photos" / name).parent.mkdir(parents=True)
-        (copy.folder / "photos" / name).write_bytes(encoded(photo(40, 30, i)))
     copy.follow(ROOT / "docs/adding-a-data-set.md")
-
-    copy.set("source", "folder")
-    copy.set("index_data.folder", "photos")
-    copy.run("snakemake", "--cores", "1", "--until", "index_data")
-    assert rows(copy) == [("train/cat/1", "train", ("cat",)), ("train/dog/1", "train", ("dog",)),
-                          ("val/dog/2 b", "val", ("dog",))]  # fmt: skip
-
     copy.run(sys.executable, "-c", DRAW_PETS)
     copy.set("source", "pets")
     copy.run("snakemake", "--cores", "1", "--until", "index_data")

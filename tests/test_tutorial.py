@@ -54,7 +54,7 @@ def test_tutorial_produces_masks_and_network(followed: tuple[Tree, list[str]]) -
     photos = pd.read_csv(tree.folder / "photos/tags.csv")["image"]
     labelled = pd.read_csv(tree.folder / "labelled/summary.csv")["photo"]
     assert set(photos) == {Path(name).name for name in labelled}
-    for name in ("before.html", "results/main/report/report.html", "my-classes.pt"):
+    for name in ("before.html", "results/main/report/report.html", "my-classes.pt", "coco/annotations.json"):
         assert (tree.folder / name).stat().st_size > 1000
     scores = json.loads((tree.folder / "results/main/evaluate/metrics.json").read_text())
     assert scores["predictions"]["miou"] > 0
