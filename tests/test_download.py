@@ -698,7 +698,8 @@ extract(Path(sys.argv[1]), Path(sys.argv[2]), limit=10**9)
 
 
 def test_extract_recovers_after_kill(tmp_path: Path) -> None:
-    entries = [(f"{i:05}", CONTENT[:5000]) for i in range(3000)]
+    # so many that the extraction lasts longer than this process may have to wait for a core
+    entries = [(f"{i:05}", CONTENT[:500]) for i in range(20_000)]
     archive, folder = tar_of(tmp_path / "a.tar", list(entries)), tmp_path / "out" / "folder"
     run = python(EXTRACT, archive, folder)
     begun = folder.with_name(f".folder.{run.pid}.tmp")
@@ -707,7 +708,7 @@ def test_extract_recovers_after_kill(tmp_path: Path) -> None:
     run.communicate(timeout=60)
     assert run.returncode == -signal.SIGKILL
     assert not folder.exists()
-    assert 500 < len(list(begun.iterdir())) < 3000
+    assert 500 < len(list(begun.iterdir())) < len(entries)
     neighbour = folder.with_name(f".folder.b.{run.pid}.tmp")
     neighbour.mkdir()
     runs = [python(EXTRACT, archive, folder) for _ in range(2)]  # two at the same time
