@@ -637,9 +637,8 @@ def test_huggingface_reads_csv_and_null(tmp_path: Path) -> None:
     assert tags_by_name(tmp_path / "other") == {"a": "cat", "b": "cat;dog"}
 
 
-@pytest.mark.parametrize(
-    "kind", [kind if kind == "coco" else pytest.param(kind, marks=pytest.mark.slow) for kind in WRITERS]
-)
+@pytest.mark.slow  # index_data accepts all these folders, above; the tutorial runs one to the end
+@pytest.mark.parametrize("kind", WRITERS)
 def test_pipeline_runs_on_written_folder(kind: str, tmp_path: Path) -> None:
     tree = Tree(tmp_path / "tree")
     assert run(WRITERS[kind](tmp_path / "source", 16), tree.folder / "photos") == 0
