@@ -46,10 +46,7 @@ def read(folder: Path, pictures: Sequence[Picture], _options: Options) -> Iterat
 
 def run_lengths(piece: Piece, height: int, width: int) -> dict[str, Any]:
     """Return an object as pycocotools' run lengths in an image of the given size."""
-    pixels = np.zeros((height, width), np.uint8, order="F")
-    rows, columns = piece.inside.shape
-    pixels[piece.top : piece.top + rows, piece.left : piece.left + columns] = piece.inside
-    runs = coco_mask.encode(pixels)
+    runs = coco_mask.encode(np.asfortranarray(piece.pixels(height, width), np.uint8))
     return {"size": [height, width], "counts": runs["counts"].decode("ascii")}
 
 

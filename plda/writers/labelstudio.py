@@ -15,7 +15,7 @@ from plda import __version__
 from plda.data.images import PALETTE
 from plda.writers.brush import decode, encode
 from plda.writers.lines import read_records, write_records
-from plda.writers.pieces import Labelled, Options, Picture, Piece
+from plda.writers.pieces import Labelled, Options, Picture
 
 FILE, CONFIG = "tasks.json", "label_config.xml"
 SERVED = "/data/local-files/?d="  # Label Studio serves files beneath its document root under this address
@@ -42,7 +42,7 @@ def read(
 
 
 def _task(labelled: Labelled, options: Options) -> dict[str, Any]:
-    picture, ids, pieces, _ = labelled
+    picture, _, pieces, _ = labelled
     score = {} if picture.score is None else {"score": picture.score}
     results = [
         {
@@ -56,7 +56,7 @@ def _task(labelled: Labelled, options: Options) -> dict[str, Any]:
             **score,
             "value": {
                 "format": "rle",
-                "rle": encode(_pixels(piece, ids.shape)),
+                "rle": encode(piece.pixels(picture.height, picture.width)),
                 "brushlabels": [options.classes[piece.label]],
             },
         }
@@ -67,13 +67,6 @@ def _task(labelled: Labelled, options: Options) -> dict[str, Any]:
         "data": {"image": SERVED + quote(f"{options.photos}/{picture.file}")},
         "predictions": [prediction],
     }
-
-
-def _pixels(piece: Piece, shape: tuple[int, ...]) -> np.ndarray:
-    pixels = np.zeros(shape, bool)
-    height, width = piece.inside.shape
-    pixels[piece.top : piece.top + height, piece.left : piece.left + width] = piece.inside
-    return pixels
 
 
 def _object(result: dict[str, Any], classes: Sequence[str]) -> tuple[int, np.ndarray]:

@@ -26,6 +26,13 @@ class Piece(NamedTuple):
         """Return the number of pixels."""
         return int(self.inside.sum())
 
+    def pixels(self, height: int, width: int) -> np.ndarray:
+        """Return the pixels in an image of the given size, (height, width) bool."""
+        full = np.zeros((height, width), bool)
+        rows, columns = self.inside.shape
+        full[self.top : self.top + rows, self.left : self.left + columns] = self.inside
+        return full
+
 
 @dataclass(frozen=True)
 class Picture:
