@@ -21,11 +21,13 @@ class Photo:
         name: name of its outputs, without extension; folders in it are separated by "/".
         fault: why the photo cannot be read, "" if no fault is known. A folder that cannot be listed is a
             photo with a fault.
+        tags: names of the classes that it may show; None: any class.
     """
 
     path: Path
     name: str
     fault: str = ""
+    tags: tuple[str, ...] | None = None
 
 
 def find_photos(given: Sequence[str], out: Path) -> list[Photo]:

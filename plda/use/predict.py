@@ -6,6 +6,7 @@ import errno
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -74,8 +75,11 @@ def predict(
         "window": window,
         "refinement": USUAL if refine else {},
     }
-    make = partial(_Labelling, network, out, overlays, tags, look)
+    make = partial(_Labelling, network, out, overlays, look)
     labelling = make(named_device(device, "device"))
+    if tags:
+        known = {path.resolve(): own for path, own in read_tags_of_files(tags, labelling.classes).items()}
+        chosen = [replace(photo, tags=known.get(photo.path.resolve())) for photo in chosen]
     settings = {
         "network": sha256(network),
         **look,
@@ -120,22 +124,14 @@ class _Labelling:
     """A function that labels a photo and writes the outputs."""
 
     def __init__(
-        self,
-        network: Path,
-        out: Path,
-        overlays: bool,
-        tags: Path | None,
-        look: Mapping[str, Any],
-        device: torch.device,
+        self, network: Path, out: Path, overlays: bool, look: Mapping[str, Any], device: torch.device
     ) -> None:
-        """Load a network and a table of tags from files; `look`: the arguments of TrainedNetwork."""
+        """Load the network at path `network`; `look`: the arguments of TrainedNetwork."""
         self._network = TrainedNetwork(network, device=device.type, **look)
         self._out, self._overlays = out, overlays
         side = self._network.reading_side
         self._side = side and max(SIDE, side)
         self.classes = self._network.classes
-        known = read_tags_of_files(tags, self.classes) if tags else {}
-        self._tags = {path.resolve(): own for path, own in known.items()}
 
     def load(self, photo: Photo) -> Photo:
         """Read nothing yet: reading errors are reported with the photo."""
@@ -164,8 +160,7 @@ class _Labelling:
             raise InputError(photo.fault)
         content = read_file(photo.path)
         size, image = image_size(content), read_image(content, self._side)
-        tags = self._tags.get(photo.path.resolve())
-        labelled = self._network.label(image, size=size, confidence=False, tags=tags)
+        labelled = self._network.label(image, size=size, confidence=False, tags=photo.tags)
         return _write(self._out, photo, image, labelled, self._overlays)
 
 
