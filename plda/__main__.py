@@ -174,11 +174,14 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 def _parse(given: Sequence[str]) -> argparse.Namespace:
+    epilog = None
+    if not set(given) & {*STAGES, *USES}:  # the help of one command does not list the others
+        epilog = _listed("stages, called by `snakemake` and `dvc repro`", STAGES)
+        epilog += _listed("other commands", USES)
     parser = argparse.ArgumentParser(
         prog="plda",
         description="Semantic segmentation from image tags.",
-        epilog=_listed("stages, called by `snakemake` and `dvc repro`", STAGES)
-        + _listed("other commands", USES),
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
