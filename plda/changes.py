@@ -6,10 +6,8 @@ from typing import Any
 
 from plda.errors import InputError
 
-Changes = Mapping[str, Any]
 
-
-def with_changes(params: Mapping[str, Any], changes: Changes, place: str) -> dict[str, Any]:
+def with_changes(params: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return a copy of `params` with some values changed.
 
     Args:
