@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-OPTIONAL := crf slurm export ssh
+OPTIONAL := crf slurm export web ssh
 TAKES_crf := ; it is compiled, which requires a C++ compiler and Python's headers (Debian: g++, python3-dev)
 
 .PHONY: run check lint test cluster package $(OPTIONAL) deps adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
