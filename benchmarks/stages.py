@@ -46,7 +46,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from plda.sources.table import read_table  # noqa: E402
+from plda.data.table import read_table  # noqa: E402
 from plda.use.preset import FOLDER, preset_text  # noqa: E402
 from workflow.stages import fill_stages, upstream  # noqa: E402
 

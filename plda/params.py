@@ -254,6 +254,7 @@ class MakeMasks(Refinement):
     refinement: list[Literal["pamr", "guided_filter", "regions", "random_walk", "crf"]]
     background_score: BackgroundScore
     undecided: Annotated[float, Field(ge=0, lt=1)]
+    review: Annotated[str, Field(min_length=1)]
     regions: Regions | None = None
     random_walk: RandomWalk | None = None
     guided_filter: GuidedFilter | None = None

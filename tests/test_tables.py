@@ -8,9 +8,9 @@ from conftest import Photos, Refusal, encoded, photo
 
 from plda.data.classes import read_class_list, read_classes
 from plda.data.data_set import DataSet
+from plda.data.table import read_table
 from plda.errors import InputError
 from plda.sources.folder import read_tags
-from plda.sources.table import read_table
 
 HEADER = "image,split,tags,mask\n"
 ROWS = "a.jpg,train,cat,a.png\nb.jpg,train,dog;cat,\nc.jpg,val,dog,\n"

@@ -21,7 +21,7 @@ from plda.errors import InputError
 from plda.params import Params
 from workflow.ablations import read_ablations
 from workflow.code import code_of, with_code
-from workflow.photos import fingerprint
+from workflow.given import fingerprint
 from workflow.runs import compared, read_runs
 from workflow.stages import Stage, fill_stages, upstream
 

@@ -4,7 +4,8 @@ If each pixel's class were drawn from the probabilities, a class's expected over
 sum of its probabilities over the mask's pixels of this class. Expected IoU is the IoU of such sums. Networks
 tend to be overconfident: the number can rank images, but it is not a score.
 
-The table `estimates.csv` has the columns image (as in index.csv) and expected_iou, percent.
+The table `estimates.csv`, of predicted or of training masks, has the columns image (as in index.csv) and
+expected_iou, percent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,10 +33,12 @@ def expected_iou(probabilities: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         probabilities: (B, C, H, W) p, in [0, 1]; their sum over C is 1.
-        mask: (B, H, W) y, class ids below C: the argmax of p over C, or any other mask.
+        mask: (B, H, W) y: the argmax of p over C, or any other mask. Pixels with ids from C on (VOID) belong
+            to no class, so they lower the estimate.
 
     Returns:
-        (B,) in percent, in [0, 100]; 100 where p is 1 for the class of every pixel.
+        (B,) in percent, in [0, 100]; 100 where p is 1 for the class of every pixel, 0 for a mask without
+        classes.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -57,7 +60,7 @@ def expected_iou_of_sums(hits: Tensor, pixels: Tensor, total: Tensor) -> Tensor:
 
     Args:
         hits: (..., C), the sum of p_c where y = c.
-        pixels: (..., C), the number of pixels where y = c; not 0 for all classes.
+        pixels: (..., C), the number of pixels where y = c.
         total: (..., C), the sum of p_c over all pixels.
 
     Returns:
@@ -65,7 +68,7 @@ def expected_iou_of_sums(hits: Tensor, pixels: Tensor, total: Tensor) -> Tensor:
     """
     iou = hits / (pixels + (total - hits).clamp(min=0))  # rounding may give slightly less than 0
     present = pixels > 0
-    return 100 * iou.where(present, 0).sum(dim=-1) / present.sum(dim=-1)
+    return 100 * iou.where(present, 0).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
 
 
 def write_estimates(path: Path, estimates: Iterable[tuple[Entry, float]]) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from plda.data.table import read_table
 from plda.data.text import read_text
 from plda.errors import InputError
 from plda.readers.fields import checked, get
 from plda.readers.found import Files, Found, split_in
 from plda.readers.table import LABELS, split_of, tags_in
-from plda.sources.table import read_table
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 

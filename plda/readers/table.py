@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from plda.data.source import UNKNOWN
+from plda.data.table import read_table
 from plda.errors import InputError
 from plda.readers.fields import shown
 from plda.readers.found import SPLIT_NAMES, Files, Found
-from plda.sources.table import read_table
 
 IMAGE = (
     "image", "file_name", "filename", "file", "path", "photo", "image_path", "img", "image_name", "image_id",

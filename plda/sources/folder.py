@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from plda.data.classes import read_class_list
 from plda.data.source import UNKNOWN, Row, Source
+from plda.data.table import read_table
 from plda.data.text import plain
 from plda.errors import InputError
-from plda.sources.table import read_table
 
 CLASSES, TAGS = "classes.txt", "tags.csv"
 NEEDED = ("image", "split", "tags")

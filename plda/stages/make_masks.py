@@ -6,16 +6,19 @@ from functools import partial
 from itertools import chain as joined
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from plda.compute.parallel import parallel_map
 from plda.data.archive import packing
 from plda.data.data_set import DataSet
+from plda.data.images import VOID
 from plda.data.index import Entry
 from plda.files import replacing, write_json
 from plda.masks.cams import Cams, encode_maps, maps_name
 from plda.masks.folder import write_mask
+from plda.masks.review import Review, accepted_masks
 from plda.masks.seeds import pseudo_mask
 from plda.models.boundary import BOUNDARY
 from plda.models.inference import Inference
@@ -51,18 +54,24 @@ def make_masks(
 ) -> None:
     """Make pseudo-masks from class activation maps: refine, threshold, mark unclear pixels as undecided.
 
+    The decisions of a review replace masks and tags, see `plda.masks.review`. The stage relabel_masks reads
+    them from the folder of pseudo-masks.
+
     Args:
         data_set: folder of the data set, see `plda.data.data_set`.
         cams: class activation maps (CAMs) of the training images.
         boundary_network: trained boundary network, used by the random walk.
-        pseudo_masks: output: folder of palette PNGs, VOID where undecided.
+        pseudo_masks: output: folder of palette PNGs, VOID where undecided, and the decisions of the review.
         refined_cams: output: maps after each refinement step.
         background_scores: output: background score of each set of masks, and how the scores were chosen.
         make_masks: section `make_masks` of params.yaml.
         compute: device, precision and number of processes.
     """
     data = DataSet(data_set)
-    entries = data.training
+    entries, review = data.training, Review(Path(make_masks.review), data)
+    accepted = accepted_masks(
+        Path(make_masks.review), filter(review.accepts, entries), classes=len(data.classes)
+    )
     settings, finish = make_masks, "crf" in make_masks.refinement
     if finish:
         require("make_masks.refinement")
@@ -81,12 +90,27 @@ def make_masks(
             scores["crf"] = background = DECIDED
         with replacing(pseudo_masks) as folder, packing(refined_cams, compressed=True) as add:
             for image in tqdm(decided, total=len(entries), unit="image", disable=not sys.stderr.isatty()):
-                entry = image.entry
-                mask = pseudo_mask(image.last, data.ids(entry), background, settings.undecided, entry.size)
-                write_mask(folder, entry, mask.numpy())
+                if review.accepts(image.entry):
+                    mask = accepted(image.entry)
+                else:
+                    mask = _mask(image, data, review, background, settings.undecided)
+                write_mask(folder, image.entry, mask)
                 for step, after in image.maps.items():
-                    add(maps_name(f"{step}/{entry.key}"), encode_maps(after))
+                    add(maps_name(f"{step}/{image.entry.key}"), encode_maps(after))
+            review.write(folder)
     write_json(background_scores, {"scores": scores, "chosen_by": chosen_by})
+
+
+def _mask(image: Refined, data: DataSet, review: Review, background: float, undecided: float) -> np.ndarray:
+    """Return the pseudo-mask for the corrected tags, (H, W) uint8 class ids, VOID where undecided.
+
+    Rejected images are undecided, and so are images with an added tag: its class has no map.
+    """
+    entry, corrected = image.entry, review.corrected(image.entry)
+    if review.rejects(entry) or not {*corrected.tags} <= {*entry.tags}:
+        return np.full(entry.size, VOID, np.uint8)
+    maps = image.last[[entry.tags.index(tag) for tag in corrected.tags] or [0]]
+    return pseudo_mask(maps, data.ids(corrected), background, undecided, entry.size).numpy()
 
 
 class _Refinement:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from plda.compute.device import find_device, inference_dtype, together_on
@@ -19,7 +20,9 @@ from plda.data.data_set import DataSet
 from plda.data.images import VOID
 from plda.data.index import Entry, by_size, evenly_spread
 from plda.files import replacing
+from plda.masks.estimate import expected_iou, write_estimates
 from plda.masks.folder import Masks, write_mask
+from plda.masks.review import Review
 from plda.models.inference import Inference
 from plda.models.saved import load_network
 from plda.models.segmenters import SEGMENTER
@@ -39,6 +42,7 @@ def relabel_masks(
     segmenter_backbone: Path,
     checkpoints: Path,
     training_masks: Path,
+    training_estimates: Path,
     *,
     relabel_masks: RelabelMasks,
     seed: int,
@@ -47,14 +51,17 @@ def relabel_masks(
     """Relabel the training images with a first segmentation network; if disabled, copy the pseudo-masks.
 
     The network learns from many images, so it averages out the noise of single masks. The tags of a training
-    image are known: its pixels may only get a tagged class or background.
+    image are known: its pixels may only get a tagged class or background. The decisions of a review stay:
+    accepted masks are not relabelled, rejected images stay undecided, corrected tags are used.
 
     Args:
         data_set: folder of the data set, see `plda.data.data_set`.
-        pseudo_masks: folder of pseudo-masks, VOID where undecided.
+        pseudo_masks: folder of pseudo-masks, VOID where undecided, and the decisions of the review.
         segmenter_backbone: first weights of the network's backbone.
         checkpoints: folder of the checkpoints from which an interrupted training resumes.
         training_masks: output: folder of palette PNGs, VOID where undecided.
+        training_estimates: output: expected IoU of each training mask by the first network, in percent,
+            without regard to the tags: it is low where mask, tags and network disagree. If disabled: no rows.
         relabel_masks: section `relabel_masks` of params.yaml.
         seed: random seed for weights, image order, augmentation and dropout.
         compute: device, precision and number of processes.
@@ -63,9 +70,11 @@ def relabel_masks(
         print("relabel_masks.enabled is false: the pseudo-masks are copied", file=sys.stderr)
         with replacing(training_masks) as folder:
             shutil.copytree(pseudo_masks, folder, dirs_exist_ok=True)
+        write_estimates(training_estimates, [])
         return
     data, mask_of = DataSet(data_set), Masks(pseudo_masks)
-    entries = data.training
+    review = Review(pseudo_masks, data)
+    entries = [review.corrected(entry) for entry in data.training]
     key = fingerprint([relabel_masks.model_dump(), seed], [data_set, pseudo_masks, segmenter_backbone])
     network = checkpoints / f"relabel_masks-{key}.pt"
     if not network.exists():  # it exists if an earlier run was interrupted after the training
@@ -80,16 +89,18 @@ def relabel_masks(
             checkpoint=Checkpoint(checkpoints / f"relabel_masks-{key}"),
             note=lambda _: None,
         )
-    make = partial(_Relabelling, network, data, mask_of, relabel_masks, compute.precision)
+    make = partial(_Relabelling, network, data, mask_of, review, relabel_masks, compute.precision)
     together = together_on(find_device(compute))
     with parallel_map(make, compute, len(entries)) as relabel, replacing(training_masks) as folder:
         leads = relabel((group, None) for group in by_size(evenly_spread(entries, SAMPLE), together))
         offset = match_object_share(chain.from_iterable(leads)).offset
         groups = list(by_size(entries, together))
-        masks = chain.from_iterable(relabel((group, offset) for group in groups))
-        shown = tqdm(masks, total=len(entries), unit="image", disable=not sys.stderr.isatty())
-        for entry, mask in zip(chain.from_iterable(groups), shown, strict=True):
+        made = chain.from_iterable(relabel((group, offset) for group in groups))
+        shown = tqdm(made, total=len(entries), unit="image", disable=not sys.stderr.isatty())
+        expected = {}
+        for entry, (mask, expected[entry.key]) in zip(chain.from_iterable(groups), shown, strict=True):
             write_mask(folder, entry, mask)
+    write_estimates(training_estimates, ((entry, expected[entry.key]) for entry in entries))
     network.unlink()
 
 
@@ -106,6 +117,7 @@ class _Relabelling:
         path: Path,
         data: DataSet,
         mask_of: Masks,
+        review: Review,
         settings: RelabelMasks,
         precision: Precision,
         device: torch.device,
@@ -113,7 +125,7 @@ class _Relabelling:
         """Load the network at `path` for the classes of `data`."""
         dtype = inference_dtype(precision, device)
         self._network = Inference(load_network(path, SEGMENTER, data.classes), device, dtype)
-        self._data, self._mask_of, self._device = data, mask_of, device
+        self._data, self._mask_of, self._review, self._device = data, mask_of, review, device
         self._chain = {step: settings.of(step) for step in settings.refinement}
         self._undecided = settings.undecided
 
@@ -123,18 +135,30 @@ class _Relabelling:
         return entries, offset, self._data.images(entries)
 
     def __call__(self, loaded: tuple[Sequence[Entry], float | None, Tensor]) -> list[Any]:
-        """Return each image's (H, W) uint8 class ids, VOID where the top two are too close; or its lead."""
+        """Return each image's mask and its expected IoU in percent; without an offset, each image's lead.
+
+        Masks are (H, W) uint8 class ids, VOID where the two largest probabilities are too close.
+        """
         entries, offset, images = loaded
-        shares = refined_probabilities(partial(self._look, entries), images.to(self._device), self._chain)
+        seen: Tensor = torch.empty(0)
+
+        def look(images: Tensor, size: Sequence[int]) -> Tensor:
+            """Return probabilities (B, C, *size) of the tagged classes and background, 0 for all others."""
+            nonlocal seen
+            seen = probabilities(self._network, images, size, scales=[1.0], flip=True)
+            return only_tagged(seen, [self._data.ids(entry) for entry in entries])
+
+        shares = refined_probabilities(look, images.to(self._device), self._chain)
+        pseudo_masks = [self._mask_of(entry) for entry in entries]
         if offset is None:
-            return [lead(own, self._mask_of(entry)) for own, entry in zip(shares, entries, strict=True)]
-        shares[:, 0] *= math.exp(-offset)
-        shares /= shares.sum(dim=1, keepdim=True)
+            return [lead(own, mask) for own, mask in zip(shares, pseudo_masks, strict=True)]
+        for each in (shares, seen):
+            each[:, 0] *= math.exp(-offset)
+            each /= each.sum(dim=1, keepdim=True)
         (first, second), (ids, _) = (part.unbind(dim=1) for part in shares.topk(2, dim=1))
         ids = ids.to(torch.uint8).masked_fill(first - second < self._undecided, VOID)
-        return list(ids.cpu().numpy())
-
-    def _look(self, entries: Sequence[Entry], images: Tensor, size: Sequence[int]) -> Tensor:
-        """Return probabilities (B, C, *size) of the tagged classes and background, 0 for all others."""
-        shares = probabilities(self._network, images, size, scales=[1.0], flip=True)
-        return only_tagged(shares, [self._data.ids(entry) for entry in entries])
+        for own, entry, mask in zip(ids, entries, pseudo_masks, strict=True):
+            if self._review.keeps(entry):
+                own[:] = torch.from_numpy(mask)
+        small = F.interpolate(ids[:, None].float(), seen.shape[-2:])[:, 0]
+        return list(zip(ids.cpu().numpy(), expected_iou(seen, small).tolist(), strict=True))

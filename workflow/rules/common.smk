@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from workflow import locks
 from workflow.ablations import ABLATIONS, read_params_of_runs
-from workflow.photos import fingerprint
+from workflow.given import fingerprint
 from workflow.runs import output_patterns, read_runs
 from workflow.stages import DECLARATION, MAIN, PARAMS
 from workflow.times import refuse_future
@@ -45,13 +45,13 @@ def settings(name):
     return lambda wildcards: runs[wildcards.run][name].settings
 
 
-def photos(name):
-    """Return a fingerprint of the user's photos if the stage reads them; a change reruns the stage."""
+def given(name):
+    """Return fingerprints of the user's folders that the stage reads; a change reruns the stage."""
 
     def known(wildcards):
         stage = runs[wildcards.run][name]
-        own = stage.given if stage.settings.get("source") == "folder" else ()
-        return [fingerprint(Path(folder)) for folder in own]
+        unused = stage.settings.get("source", "folder") != "folder"  # index_data.folder
+        return [] if unused else [fingerprint(Path(folder)) for folder in stage.given]
 
     return known
 

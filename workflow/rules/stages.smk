@@ -69,7 +69,7 @@ for stage, needs in STAGES.items():
             runtime=needs.minutes if needs.trains else growing(needs.minutes),
         params:
             settings=settings(stage),
-            photos=photos(stage),
+            given=given(stage),
             command=command(stage),
         shell:
             # Slurm sends SIGTERM to all processes of a job; shell and tee must outlive the trainer

@@ -1,23 +1,27 @@
-"""The fingerprint of the user's photos, which Snakemake compares in the same way as params.
+"""The fingerprint of a folder of the user, of photos or of a review: Snakemake compares it as it does params.
 
-If the photos were inputs, Snakemake would compare the folder's modification time, which a new Thumbs.db
-changes and a replaced photo does not.
+If the folder were an input, Snakemake would compare its modification time, which a new Thumbs.db changes and
+a replaced photo does not.
 """
 
 import hashlib
 from functools import cache
 from pathlib import Path
 
+from plda.masks.review import MASKS, TABLE
 from plda.sources.folder import CLASSES, TAGS, named_files
 
 
 @cache
 def fingerprint(folder: Path) -> str:
-    """Return a checksum of the tables' contents and of the sizes and times of the files that they name.
+    """Return a checksum of the tables' contents, and of the sizes and times of photos or accepted masks.
 
     Missing or unreadable files are skipped; the stage that reads the folder reports them.
     """
-    known = [_content(folder / CLASSES), _content(folder / TAGS), *map(_state, named_files(folder))]
+    files = named_files(folder)
+    if (folder / TABLE).exists():
+        files += sorted((folder / MASKS).rglob("*.png"))
+    known = [*(_content(folder / table) for table in (CLASSES, TAGS, TABLE)), *map(_state, files)]
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
