@@ -226,7 +226,7 @@ def test_stage_rejects_unreadable_params_file(tmp_path: Path, refused: Refusal) 
 
 def test_snakemake_rejects_invalid_params_before_first_job(tmp_path: Path) -> None:
     """The rules validate the whole params.yaml when they are loaded."""
-    for name in ("Snakefile", "dvc.yaml", "workflow", "plda", "data"):
+    for name in ("Snakefile", "dvc.yaml", "workflow", "plda", "data", "review"):
         (tmp_path / name).symlink_to(ROOT / name)
     write_params(tmp_path / "params.yaml", report__gallery=-1)
     run = subprocess.run(

@@ -17,6 +17,7 @@ from plda.__main__ import STAGES
 from plda.changes import with_changes
 
 AFTER_SEGMENTER = ["train_segmenter", "predict_masks", "evaluate", "report"]
+AFTER_MASKS = ["make_masks", "evaluate_cams", "relabel_masks", *AFTER_SEGMENTER]
 EVERY = list(STAGES)
 
 
@@ -153,6 +154,14 @@ def test_both_engines_end_to_end(tree: Tree) -> None:
     assert tree.metrics() == metrics
     tree.make("adopt-dvc")
     assert tree.run("git", "diff", "HEAD") == ""  # dvc.lock, too: all bytes equal those of the first run
+
+    # a decision of a review: make_masks and the later stages, but no training of the classifier
+    table = tree.folder / "review/decisions.csv"
+    table.write_text(table.read_text(encoding="utf-8") + "train/0001.png,reject,\n", encoding="utf-8")
+    assert tree.snakemake_plan() == AFTER_MASKS
+    assert re.findall(r"^(\w+):", tree.run("dvc", "status"), re.M) == ["make_masks"]
+    tree.run("git", "checkout", "review")
+    assert tree.snakemake_plan() == []
 
     # an experiment, its metrics and the curves
     tree.run("dvc", "exp", "run", "-S", "make_masks.refinement=[]", "--name", "plain")

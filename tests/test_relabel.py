@@ -10,7 +10,9 @@ from test_training import trainer
 from plda.data.data_set import DataSet
 from plda.data.images import VOID
 from plda.errors import INTERRUPTED
-from plda.masks.folder import Masks, mask_path
+from plda.masks.estimate import read_estimates
+from plda.masks.folder import Masks, mask_path, write_mask
+from plda.masks.review import Decision, image_name, write_decisions
 from plda.stages import relabel_masks as stage
 
 
@@ -19,9 +21,11 @@ def given(drawn: Path, tmp_path: Path) -> dict[str, Path]:
     """Return the stage's paths; the masks to learn from are the true masks."""
     _, paths = trainer("train_segmenter", drawn, tmp_path)
     names = ("data_set", "segmenter_backbone", "checkpoints")
+    write_decisions(paths["training_masks"], {})
     return {name: paths[name] for name in names} | {
         "pseudo_masks": paths["training_masks"],
         "training_masks": tmp_path / "relabelled",
+        "training_estimates": tmp_path / "estimates.csv",
     }
 
 
@@ -59,6 +63,27 @@ def test_disabled_stage_keeps_pseudo_masks(given: dict[str, Path], tmp_path: Pat
     masks = relabel(tmp_path, given, enabled=False)
     for entry, mask in zip(DataSet(given["data_set"]).training, masks, strict=True):
         assert np.array_equal(mask, Masks(given["pseudo_masks"])(entry))
+    assert given["training_estimates"].read_text(encoding="utf-8") == "image,expected_iou\n"
+
+
+def test_relabelling_keeps_decisions_of_review(given: dict[str, Path], tmp_path: Path) -> None:
+    data = DataSet(given["data_set"])
+    accepted, rejected, corrected = data.training[:3]
+    others = tuple(name for name in data.classes[1:] if name not in corrected.tags)
+    decided = {
+        accepted: Decision("accept"),
+        rejected: Decision("reject"),
+        corrected: Decision("tags", others),
+    }
+    write_decisions(given["pseudo_masks"], {image_name(entry): kind for entry, kind in decided.items()})
+    write_mask(given["pseudo_masks"], rejected, np.full(rejected.size, VOID, np.uint8))
+    masks = relabel(tmp_path, given, undecided=0.0)
+    assert np.array_equal(masks[0], Masks(given["pseudo_masks"])(accepted))
+    assert (masks[1] == VOID).all()
+    assert {*np.unique(masks[2])} <= {0, *map(data.classes.index, others)} and masks[2].any()
+    expected = read_estimates(given["training_estimates"], data.training)
+    assert expected[rejected.key] == 0
+    assert all(0 < value <= 100 for key, value in expected.items() if key != rejected.key)
 
 
 def test_interrupted_relabelling_does_not_train_again(

@@ -156,9 +156,9 @@ class _Relabelling:
             each[:, 0] *= math.exp(-offset)
             each /= each.sum(dim=1, keepdim=True)
         (first, second), (ids, _) = (part.unbind(dim=1) for part in shares.topk(2, dim=1))
-        ids = ids.to(torch.uint8).masked_fill(first - second < self._undecided, VOID)
-        for own, entry, mask in zip(ids, entries, pseudo_masks, strict=True):
+        made = ids.to(torch.uint8).masked_fill(first - second < self._undecided, VOID).cpu().numpy()
+        for own, entry, mask in zip(made, entries, pseudo_masks, strict=True):
             if self._review.keeps(entry):
-                own[:] = torch.from_numpy(mask)
-        small = F.interpolate(ids[:, None].float(), seen.shape[-2:])[:, 0]
-        return list(zip(ids.cpu().numpy(), expected_iou(seen, small).tolist(), strict=True))
+                own[:] = mask
+        small = F.interpolate(torch.from_numpy(made)[:, None].to(seen), seen.shape[-2:])[:, 0]
+        return list(zip(made, expected_iou(seen, small).tolist(), strict=True))
