@@ -8,11 +8,12 @@ from conftest import run_stage, write_params
 from test_training import trainer
 
 from plda.data.data_set import DataSet
+from plda.data.decisions import Decision, write_decisions
 from plda.data.images import VOID
 from plda.errors import INTERRUPTED
 from plda.masks.estimate import read_estimates
 from plda.masks.folder import Masks, mask_path, write_mask
-from plda.masks.review import Decision, image_name, write_decisions
+from plda.masks.review import image_name
 from plda.stages import relabel_masks as stage
 
 

@@ -10,12 +10,13 @@ import torch
 from conftest import Refusal, run_stage, write_params
 
 from plda.data.data_set import DataSet
+from plda.data.decisions import MASKS, TABLE, Decision, read_decisions, write_decisions
 from plda.data.images import VOID, encode_mask
 from plda.data.index import Entry
 from plda.errors import InputError
 from plda.masks.cams import map_size, write_cams
 from plda.masks.folder import Masks, mask_path, write_mask
-from plda.masks.review import MASKS, TABLE, Decision, image_name, read_decisions, write_decisions
+from plda.masks.review import image_name
 from workflow.given import fingerprint
 
 CLASSES = ("background", "cat", "dog")

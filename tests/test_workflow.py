@@ -230,6 +230,13 @@ def test_stage_modules_are_imported_lazily() -> None:
     assert run.stdout == "False\n"
 
 
+def test_rules_import_no_numeric_library() -> None:
+    """Snakemake would take twice as long to start."""
+    modules = "workflow.ablations, workflow.given, workflow.locks, workflow.runs"
+    code = f"import sys, {modules}; print({{'torch', 'numpy', 'pandas'}} & {{*sys.modules}})"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set()\n"
+
+
 def test_result_paths_occur_only_in_dvc_yaml() -> None:
     for file in [*(ROOT / "plda").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk")]:
         assert not re.search("results/.*/", file.read_text()), f"{file} names a path of a stage's result"

@@ -8,7 +8,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from plda.masks.review import MASKS, TABLE
+from plda.data.decisions import MASKS, TABLE
 from plda.sources.folder import CLASSES, TAGS, named_files
 
 

@@ -1,39 +1,17 @@
-"""Decisions of a person about the masks of training images (docs/review.md).
+"""A person's review of the masks of training images (docs/review.md).
 
-A review is a folder. Its table decisions.csv has one line per decided image, with the columns:
-
-    image: relative path of the image, as in tags.csv.
-    decision: accept: the mask in the folder's masks/ is used as it is.
-        reject or wrong_class: the image teaches the segmentation network nothing.
-        tags: the tags in the next column replace the given ones.
-    tags: corrected tags, separated by `;`; empty for the other decisions.
+A review is a folder with a table, see `plda.data.decisions`, and the accepted masks in masks/.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple, cast, get_args
-
-import pandas as pd
 
 from plda.data.data_set import DataSet
+from plda.data.decisions import MASKS, TABLE, Kind, read_decisions, write_decisions
 from plda.data.images import VOID
 from plda.data.index import Entry
-from plda.data.table import read_table
 from plda.errors import InputError
-from plda.files import write_text
 from plda.masks.folder import Masks, mask_path
-
-TABLE, MASKS = "decisions.csv", "masks"
-COLUMNS = ("image", "decision", "tags")
-
-Kind = Literal["accept", "reject", "wrong_class", "tags"]
-
-
-class Decision(NamedTuple):
-    """What was decided about an image; `tags` are the corrected tags if `kind` is "tags"."""
-
-    kind: Kind
-    tags: tuple[str, ...] = ()
 
 
 class Review:
@@ -106,42 +84,3 @@ def accepted_masks(folder: Path, entries: Iterable[Entry], classes: int) -> Mask
         if wrong.size:
             raise InputError(f"{path}: ids must be 0 to {classes - 1} or {VOID} (undecided), got {wrong[0]}")
     return masks
-
-
-def read_decisions(folder: Path, classes: Iterable[str]) -> dict[str, Decision]:
-    """Read a review's table.
-
-    Args:
-        folder: the review.
-        classes: class names, background first.
-
-    Returns:
-        The decisions by image, in the table's order.
-
-    Raises:
-        InputError: the table is missing or invalid.
-    """
-    table, (_, *names) = folder / TABLE, classes
-    found: dict[str, Decision] = {}
-    for line, record in read_table(table, COLUMNS):
-        image = record["image"]
-        kind = cast(Kind, record["decision"])
-        tags = tuple(filter(None, (tag.strip() for tag in record["tags"].split(";"))))
-        where = f"{table}: line {line}"
-        if image in found:
-            raise InputError(f"{where}: image: must not occur twice, got {image!r} again")
-        if kind not in get_args(Kind):
-            raise InputError(f"{where}: decision: must be one of {', '.join(get_args(Kind))}, got {kind!r}")
-        if tags and kind != "tags":
-            raise InputError(f"{where}: tags: must be empty with the decision {kind}, got {record['tags']!r}")
-        for tag in tags:
-            if tag not in names:
-                raise InputError(f"{where}: tags: must be classes ({', '.join(names)}), got {tag!r}")
-        found[image] = Decision(kind, tuple(name for name in names if name in tags))
-    return found
-
-
-def write_decisions(folder: Path, decisions: Mapping[str, Decision]) -> None:
-    """Write a review's table, atomically: the decisions by image, in their order."""
-    rows = [(image, kind, ";".join(tags)) for image, (kind, tags) in decisions.items()]
-    write_text(folder / TABLE, pd.DataFrame(rows, columns=[*COLUMNS]).to_csv(index=False))
