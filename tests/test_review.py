@@ -101,11 +101,15 @@ def test_make_masks_obeys_decisions(maker: MaskMaker) -> None:
     assert read_decisions(maker.made, classes) == read_decisions(maker.review, classes)
 
 
-def test_decisions_about_other_images_are_ignored(maker: MaskMaker) -> None:
+def test_decisions_about_other_images_are_ignored(
+    maker: MaskMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = maker.masks()
+    assert "review: no decisions\n" in capsys.readouterr().err
     write_decisions(maker.review, {"elsewhere/1.png": Decision("accept")})
     for mask, same in zip(maker.masks(), before, strict=True):
         assert np.array_equal(mask, same)
+    assert f"Warning: {maker.review}: decisions about other images: 1\n" in capsys.readouterr().err
     assert read_decisions(maker.made, maker.data.classes) == {}
 
 

@@ -3,6 +3,7 @@
 A review is a folder with a table, see `plda.data.decisions`, and the accepted masks in masks/.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from plda.masks.folder import Masks, mask_path
 
 
 class Review:
-    """The decisions of a review about the training images of a data set; others are ignored."""
+    """The decisions of a review about the training images of a data set.
+
+    Attributes:
+        ignored: number of decisions about other images.
+    """
 
     def __init__(self, folder: Path, data: DataSet) -> None:
         """Read the table.
@@ -26,6 +31,12 @@ class Review:
         training = {image_name(entry) for entry in data.training}
         decided = read_decisions(folder, data.classes)
         self._decided = {image: decision for image, decision in decided.items() if image in training}
+        self.ignored = len(decided) - len(self._decided)
+
+    def __str__(self) -> str:
+        """Return the number of decisions of each kind, as "1 accept, 2 tags"."""
+        kinds = Counter(decision.kind for decision in self._decided.values())
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no decisions"
 
     def accepts(self, entry: Entry) -> bool:
         """Return whether the accepted mask of an image is to be used as it is."""

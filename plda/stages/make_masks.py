@@ -72,6 +72,11 @@ def make_masks(
     accepted = accepted_masks(
         Path(make_masks.review), filter(review.accepts, entries), classes=len(data.classes)
     )
+    print(f"review: {review}", file=sys.stderr)
+    if review.ignored:
+        print(
+            f"Warning: {make_masks.review}: decisions about other images: {review.ignored}", file=sys.stderr
+        )
     settings, finish = make_masks, "crf" in make_masks.refinement
     if finish:
         require("make_masks.refinement")
