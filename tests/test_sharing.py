@@ -30,8 +30,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     folder = tmp_path_factory.mktemp("sharing") / "here"
     folder.mkdir()
     tree = Tree(folder)
-    tree.set("train_boundary.enabled", False)
-    tree.set("make_masks.refinement", ["pamr"])
+    tree.leave_out_optional_stages()
     for trainer in ("train_cam", "train_segmenter"):
         tree.set(f"{trainer}.epochs", 1)
     tree.run("dvc", "repro")

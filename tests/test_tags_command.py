@@ -642,6 +642,7 @@ def test_huggingface_reads_csv_and_null(tmp_path: Path) -> None:
 def test_pipeline_runs_on_written_folder(kind: str, tmp_path: Path) -> None:
     tree = Tree(tmp_path / "tree")
     assert run(WRITERS[kind](tmp_path / "source", 16), tree.folder / "photos") == 0
+    tree.leave_out_optional_stages()
     tree.set("source", "folder")
     tree.set("index_data.folder", "photos")
     tree.run("snakemake", "--cores", "1")
