@@ -29,7 +29,7 @@ cluster: .venv/ready ## test the pipeline on a two-node Slurm cluster, and shari
 
 package: .venv/ready ## install the package as `pip install .` does, into a separate folder, and try it
 	rm -rf build/package && uv pip install --quiet --no-deps --target build/package .
-	test -f build/package/plda/report/page.html.j2
+	test -f build/package/plda/report/page.html.j2 && test -f build/package/plda/use/serve.html
 	cd build && PYTHONPATH=package package/bin/plda --version && PYTHONPATH=package package/bin/plda --help
 
 $(OPTIONAL): .venv/ready ## install an extra of pyproject.toml, which explains what each is for

@@ -9,6 +9,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from plda.use.network import TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import find_photos
 from plda.use.windows import enlarged, in_windows
+from plda.writers.write import Format
 
 CLASSES = ("background", "cat", "dog")
 KINDS = (("masks", "png"), ("overlays", "jpg"), ("labels", "json"))
@@ -535,3 +537,50 @@ def test_find_photos_accepts_brackets_in_names(
     tmp_path: Path, files: list[str], pattern: str, names: list[str]
 ) -> None:
     assert names_of(tmp_path, files, [pattern]) == names
+
+
+def test_label_together_matches_label(network: Path) -> None:
+    """Batches of one input size, with and without tags, in one window or several, give equal ids."""
+    images = [photo(90, 60, 1), photo(180, 120, 2), photo(90, 60, 3)]
+    sizes = [(90, 60), (180, 120), (300, 200)]
+    tags = [None, ("dog",), ()]
+    for window in (768, 32):
+        labeller = TrainedNetwork(network, device="cpu", window=window, precision="32")
+        assert {labeller.input_size(image) for image in images} == {(43, 64)}
+        together = labeller.label_together(images, sizes=sizes, tags=tags)
+        for image, size, own, labelled in zip(images, sizes, tags, together, strict=True):
+            alone = labeller.label(image, size=size, confidence=False, tags=own)
+            assert np.array_equal(labelled.ids, alone.ids)
+            assert labelled.expected_iou == pytest.approx(alone.expected_iou, abs=1e-3)
+            assert [one.id for one in labelled.found] == [one.id for one in alone.found]
+        assert not together[2].ids.any() and set(np.unique(together[1].ids)) <= {0, 2}
+        assert len(together[0].found) == 3
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in written(folder)}
+
+
+@pytest.mark.parametrize("format", get_args(Format))
+def test_predict_writes_the_data_set_that_labels_writes(network: Path, tmp_path: Path, format: str) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    for number, name in enumerate(("b.png", "a.jpg", "garden/a.jpg")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(photo(90, 60, number), {"j": "JPEG", "p": "PNG"}[name[-3]]))
+    assert predict(folder, network=network, out=out, flags=("--format", format)) == 0
+    assert not (out / ".predict.json").exists()
+    command = ["labels", str(out), "--format", format, "--photos", str(folder)]
+    assert main([*command, "--out", str(tmp_path / "labels")]) == 0
+    assert tree(out / format) == tree(tmp_path / "labels") != {}
+
+
+def test_predict_refuses_full_data_set_folder_before_labelling(
+    network: Path, tmp_path: Path, refused: Refusal
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(encoded(photo(90, 60)))
+    (tmp_path / "out/coco").mkdir(parents=True)
+    (tmp_path / "out/coco/mine").write_bytes(b"")
+    flags = ("--overwrite", "--format", "coco")
+    said = refused(predict, tmp_path / "photo.jpg", network=network, out=tmp_path / "out", flags=flags)
+    assert "out/coco: must be a new or empty folder, got files" in said
+    assert written(tmp_path / "out") == ["coco/mine"]

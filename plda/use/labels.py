@@ -24,6 +24,8 @@ CLASSES = (
 )
 SCORES = ("../estimates.csv", "../summary.csv")
 GUESSED = ".jpg"  # extension of a photo that is not given
+MIN_AREA = 0.001  # share of the image
+TOLERANCE = 1.0  # pixels
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -51,17 +53,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--min-area",
         type=_number,
-        default=0.001,
+        default=MIN_AREA,
         metavar="AREA",
-        help="leave out smaller pieces: a number of pixels, or below 1 a share of the image (default: 0.001)",
+        help="leave out smaller pieces: a number of pixels, or below 1 a share of the image "
+        "(default: %(default)s)",
     )
     command.add_argument(
         "--tolerance",
         type=_number,
-        default=1.0,
+        default=TOLERANCE,
         metavar="PIXELS",
-        help="distance by which a polygon may differ from the outline (default: 1); it is reduced where the "
-        "polygon's IoU with the object would be below 0.98",
+        help="distance by which a polygon may differ from the outline (default: %(default)s); it is reduced "
+        "where the polygon's IoU with the object would be below 0.98",
     )
     command.add_argument(
         "--rle",
@@ -104,19 +107,32 @@ def labels(
     table = scores or _beside(folder, SCORES)
     names = read_classes(classes)
     pictures = find_pictures(folder, photos, read_scores(table) if table else None)
-    written = write_labels(
-        pictures,
-        names,
-        out,
-        format,
-        min_area=min_area,
-        tolerance=tolerance,
-        rle=rle,
-        photos=photos.resolve().name if photos else "photos",
-    )
-    print(_report(written, out, format, min_area))
+    write_data_set(pictures, names, out, format, photos, min_area=min_area, tolerance=tolerance, rle=rle)
     if photos is None:
         print(f"without --photos: names of photos are assumed to end in {GUESSED}")
+
+
+def write_data_set(
+    pictures: Sequence[Picture],
+    classes: Sequence[str],
+    out: Path,
+    format: Format,
+    photos: Path | None,
+    *,
+    min_area: float = MIN_AREA,
+    tolerance: float = TOLERANCE,
+    rle: bool = False,
+) -> None:
+    """Write masks as a data set and print what was written; arguments and errors as in `write_labels`.
+
+    Args:
+        photos: folder of the photos; None: unknown.
+    """
+    folder = photos.resolve().name if photos else "photos"
+    written = write_labels(
+        pictures, classes, out, format, min_area=min_area, tolerance=tolerance, rle=rle, photos=folder
+    )
+    print(_report(written, out, format, min_area))
 
 
 def find_pictures(
@@ -189,8 +205,17 @@ def _picture(
     if len(found) != 1:
         several = " and ".join(map(str, found)) or "none"
         raise InputError(f"must have one photo {photos / name} with an extension of photos, got {several}")
-    width, height = _size(found[0])
-    return Picture(name, mask, found[0].relative_to(photos).as_posix(), found[0], width, height, score)
+    return picture_of(name, mask, photos, found[0], score)
+
+
+def picture_of(name: str, mask: Path, photos: Path, photo: Path, score: float | None) -> Picture:
+    """Return a mask with its photo, a file in the folder `photos`; see `Picture`.
+
+    Raises:
+        InputError: the photo cannot be read.
+    """
+    width, height = _size(photo)
+    return Picture(name, mask, photo.relative_to(photos).as_posix(), photo, width, height, score)
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -1,9 +1,8 @@
 """A trained segmentation network that labels photos of any size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -141,11 +140,57 @@ class TrainedNetwork:
                 `ids`.
             tags: names of the classes that the photo may show beside background; None: any class.
         """
-        image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+        bands = in_windows(lambda part: self._look([tags], part[None])[0], self._fitted(photo), self._window)
+        return self._labelled(bands, photo, size, confidence)
+
+    @torch.no_grad()
+    def label_together(
+        self,
+        photos: Sequence[Image.Image],
+        *,
+        sizes: Sequence[tuple[int, int]],
+        tags: Sequence[Sequence[str] | None],
+    ) -> list[Labelled]:
+        """Label photos of one input size, see `input_size`; the network processes them at once.
+
+        Inputs that are larger than a window are processed one after another.
+
+        Args:
+            photos: as in `label`.
+            sizes: (width, height) of each result.
+            tags: tags of each photo, as in `label`.
+
+        Returns:
+            The labels of each photo, without confidence.
+        """
+        inputs = [self._fitted(photo) for photo in photos]
+        if max(inputs[0].shape[1:]) > self._window:
+            return [
+                self.label(photo, size=size, confidence=False, tags=own)
+                for photo, size, own in zip(photos, sizes, tags, strict=True)
+            ]
+        shares = self._look(tags, torch.stack(inputs))
+        return [
+            self._labelled(iter([own]), photo, size, confidence=False)
+            for own, photo, size in zip(shares, photos, sizes, strict=True)
+        ]
+
+    def input_size(self, photo: Image.Image) -> tuple[int, int]:
+        """Return the size (height, width) of the network's input for a photo."""
+        side = self._long_side if isinstance(self._long_side, int) else max(photo.size)
+        factor = side / max(photo.size)
+        return max(1, round(photo.height * factor)), max(1, round(photo.width * factor))
+
+    def _labelled(
+        self,
+        bands: Iterator[Tensor],
+        photo: Image.Image,
+        size: tuple[int, int] | None,
+        confidence: bool,
+    ) -> Labelled:
+        """Return the labels for probabilities in bands (C, rows, W) of the input's size."""
         width, height = size or photo.size
-        seen = self._fitted(image)
-        bands = in_windows(partial(self._look, tags), seen, self._window)
-        if seen.shape[1:] != (height, width):
+        if self.input_size(photo) != (height, width):
             bands = enlarged(torch.cat(list(bands), dim=1), height, width)
         ids = np.empty((height, width), np.uint8)
         sure = np.empty((height, width), np.float32) if confidence else None
@@ -169,20 +214,22 @@ class TrainedNetwork:
         expected = expected_iou_of_sums(*map(torch.from_numpy, (hits, pixels, total)))
         return Labelled(ids, sure, tuple(found), float(expected))
 
-    def _fitted(self, image: Tensor) -> Tensor:
-        """Resize (3, H, W) uint8 to the network's input size."""
-        height, width = image.shape[1:]
-        if not isinstance(self._long_side, int) or self._long_side == max(height, width):
-            return image
-        factor = self._long_side / max(height, width)
-        size = [max(1, round(height * factor)), max(1, round(width * factor))]
-        return resize(image[None], size)[0]  # as in training
+    def _fitted(self, photo: Image.Image) -> Tensor:
+        """Return the network's input, (3, h, w) uint8 RGB."""
+        image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+        size = self.input_size(photo)
+        return image if image.shape[1:] == size else resize(image[None], size)[0]  # as in training
 
-    def _look(self, tags: Sequence[str] | None, part: Tensor) -> Tensor:
-        """Return the probabilities (C, h, w) of (3, h, w) uint8 RGB."""
+    def _look(self, tags: Sequence[Sequence[str] | None], images: Tensor) -> Tensor:
+        """Return the probabilities (B, C, h, w) of (B, 3, h, w) uint8 RGB; `tags`: those of each photo."""
 
         def look(images: Tensor, size: Sequence[int]) -> Tensor:
             shares = probabilities(self._network, images, size, scales=self._scales, flip=self._flip)
-            return shares if tags is None else only_tagged(shares, [class_ids(tags, self.classes)])
+            return torch.cat(
+                [
+                    one if own is None else only_tagged(one, [class_ids(own, self.classes)])
+                    for one, own in zip(torch.split(shares, 1), tags, strict=True)
+                ]
+            )
 
-        return refined_probabilities(look, part[None].to(self.device), self._refinement)[0]
+        return refined_probabilities(look, images.to(self.device), self._refinement)

@@ -18,15 +18,16 @@ from tqdm import tqdm
 from plda.compute.device import named_device
 from plda.compute.parallel import parallel_map
 from plda.data.images import encode_mask, image_size, read_file, read_image
-from plda.data.transforms import LEAST_SIDE
 from plda.errors import InputError
 from plda.files import delete_remains, read_note, sha256, write_bytes, write_json, write_text
 from plda.params import Compute, Device, Precision
-from plda.refinement.probabilities import USUAL
 from plda.sources.folder import read_tags_of_files
-from plda.use.network import WINDOW, Labelled, LongSide, TrainedNetwork
+from plda.use.flags import add_network_flags, inference_settings
+from plda.use.labels import picture_of, write_data_set
+from plda.use.network import Labelled, LongSide, TrainedNetwork
 from plda.use.overlay import SIDE, draw_overlay
 from plda.use.photos import Photo, find_photos
+from plda.writers.write import Format, check_folder
 
 COLUMNS = ("photo", "mask", "class", "share", "confidence", "expected_iou")
 KINDS = ("masks", "overlays", "labels")  # output folders
@@ -51,6 +52,7 @@ def predict(
     window: int,
     refine: bool,
     tags: Path | None,
+    format: Format | None,
 ) -> None:
     """Label every pixel of photos with a trained network.
 
@@ -65,16 +67,19 @@ def predict(
     again.
 
     With a table of tags, a photo that it lists gets only the classes of its tags, and background.
+
+    With a format, the folder OUT/FORMAT gets the data set that `plda labels` would write, after all photos
+    are labelled.
     """
     chosen = find_photos(photos, out)
-    look = {
-        "long_side": long_side,
-        "scales": list(scales),
-        "flip": flip,
-        "precision": precision,
-        "window": window,
-        "refinement": USUAL if refine else {},
-    }
+    if format:
+        check_folder(out / format)
+        for photo in chosen:
+            if not photo.name.isprintable():
+                raise InputError(f"{photo.path}: name must be printable UTF-8 for --format; rename it")
+    look = inference_settings(
+        long_side=long_side, scales=scales, flip=flip, precision=precision, window=window, refine=refine
+    )
     make = partial(_Labelling, network, out, overlays, look)
     labelling = make(named_device(device, "device"))
     if tags:
@@ -117,6 +122,8 @@ def predict(
             f"{len(failed)} of {len(chosen)} photos cannot be labelled, see above; "
             "run the same command to try again"
         )
+    if format:
+        _write_data_set(out, chosen, rows, labelling.classes, format)
     (out / UNFINISHED).unlink()
 
 
@@ -129,8 +136,6 @@ class _Labelling:
         """Load the network at path `network`; `look`: the arguments of TrainedNetwork."""
         self._network = TrainedNetwork(network, device=device.type, **look)
         self._out, self._overlays = out, overlays
-        side = self._network.reading_side
-        self._side = side and max(SIDE, side)
         self.classes = self._network.classes
 
     def load(self, photo: Photo) -> Photo:
@@ -159,9 +164,32 @@ class _Labelling:
         if photo.fault:
             raise InputError(photo.fault)
         content = read_file(photo.path)
-        size, image = image_size(content), read_image(content, self._side)
+        size, image = image_size(content), read_photo(content, self._network)
         labelled = self._network.label(image, size=size, confidence=False, tags=photo.tags)
         return _write(self._out, photo, image, labelled, self._overlays)
+
+
+def read_photo(content: bytes, network: TrainedNetwork) -> Image.Image:
+    """Decode a photo, at least as large as the network and the overlay need it.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    side = network.reading_side
+    return read_image(content, side and max(SIDE, side))
+
+
+def classes_found(labelled: Labelled) -> list[Row]:
+    """Return the classes of a photo, as in its labels file: id, class, share and confidence."""
+    return [
+        {
+            "id": each.id,
+            "class": each.name,
+            "share": round(each.share, 6),
+            "confidence": round(each.confidence, 4),
+        }
+        for each in labelled.found
+    ]
 
 
 def _begin(out: Path, settings: Row, overwrite: bool) -> int:
@@ -226,25 +254,44 @@ def _write(out: Path, photo: Photo, image: Image.Image, labelled: Labelled, over
         contents[f"overlays/{photo.name}.jpg"] = buffer.getvalue()
     for name, content in contents.items():
         write_bytes(out / name, content)
-    found = [
-        {
-            "id": each.id,
-            "class": each.name,
-            "share": round(each.share, 6),
-            "confidence": round(each.confidence, 4),
-        }
-        for each in labelled.found
-    ]
     about = {
         "photo": str(photo.path),
         "mask": mask,
         "width": width,
         "height": height,
         "expected_iou": round(labelled.expected_iou, 2),
-        "classes": found,
+        "classes": classes_found(labelled),
     }
     write_json(out / f"labels/{photo.name}.json", about)
     return _rows(about)
+
+
+def _write_data_set(
+    out: Path,
+    photos: Sequence[Photo],
+    rows: Mapping[Path, Sequence[Row]],
+    classes: Sequence[str],
+    format: Format,
+) -> None:
+    """Write the masks of photos as a data set into OUT/FORMAT.
+
+    Raises:
+        InputError: as `write_labels`.
+    """
+    first = photos[0]
+    top = first.path.parents[len(Path(first.name).parents) - 1]  # names are relative to it
+    pictures = [
+        picture_of(
+            photo.name,
+            out / f"masks/{photo.name}.png",
+            top,
+            photo.path,
+            score=round(rows[photo.path][0]["expected_iou"] / 100, 4),
+        )
+        for photo in photos
+    ]
+    pictures.sort(key=lambda picture: picture.mask)
+    write_data_set(pictures, classes, out / format, format, top)
 
 
 def _rows(about: Row) -> list[Row]:
@@ -269,9 +316,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="PHOTO",
         help="files, folders (with subfolders), or quoted patterns like 'photos/**/*.jpg'",
     )
-    command.add_argument(
-        "--network", type=Path, required=True, metavar="FILE", help="network.pt of the stage train_segmenter"
-    )
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
     command.add_argument(
         "--overwrite",
@@ -281,31 +325,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-overlays", dest="overlays", action="store_false", help="write only masks, labels and the table"
     )
-    command.add_argument(
-        "--device", choices=get_args(Device), default="auto", help="auto: a GPU if there is one"
-    )
-    command.add_argument(
-        "--long-side",
-        type=_long_side,
-        default="trained",
-        metavar="PIXELS",
-        help="long side of the network's input; trained (the default): as in training, so that objects have "
-        "the size that the network has learnt; full: the size of the photo",
-    )
-    command.add_argument(
-        "--scales",
-        type=_scales,
-        default=(1.0,),
-        metavar="FACTORS",
-        help="average over several input sizes, for instance 0.75,1,1.25; slower",
-    )
-    command.add_argument("--flip", action="store_true", help="average with the mirrored photo; slower")
-    command.add_argument(
-        "--no-refinement",
-        dest="refine",
-        action="store_false",
-        help="keep the coarse outlines of the network, without refinement by the photo's colours; faster",
-    )
+    add_network_flags(command)
     command.add_argument(
         "--tags",
         type=Path,
@@ -313,42 +333,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="a table with the columns image and tags, like tags.csv: only these classes are allowed",
     )
     command.add_argument(
-        "--precision",
-        choices=get_args(Precision),
-        default="auto",
-        help="number format of the network; auto: 32 bits, or bfloat16 if it is faster on the device",
+        "--format",
+        choices=get_args(Format),
+        help="write the masks as a data set for another program, too, into OUT/FORMAT, as `plda labels` does",
     )
-    command.add_argument(
-        "--window",
-        type=_side,
-        default=WINDOW,
-        metavar="PIXELS",
-        help="larger inputs are cut into overlapping windows of this side (default: %(default)s); "
-        "smaller windows take less memory",
-    )
-
-
-def _side(text: str) -> int:
-    if not text.isdecimal() or int(text) < LEAST_SIDE:
-        raise argparse.ArgumentTypeError(f"must be a number of pixels, got {text!r}; minimum: {LEAST_SIDE}")
-    return int(text)
-
-
-def _long_side(text: str) -> LongSide:
-    match text:
-        case "trained" | "full":
-            return text
-        case _:
-            return _side(text)
-
-
-def _scales(text: str) -> tuple[float, ...]:
-    try:
-        scales = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        scales = (0.0,)
-    if not all(0 < scale <= 4 for scale in scales):  # memory grows with the square: more is a mistake
-        raise argparse.ArgumentTypeError(
-            f"must be a list of factors above 0, up to 4, separated by commas, got {text!r}"
-        )
-    return scales

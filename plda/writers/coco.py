@@ -24,14 +24,21 @@ FILE = "annotations.json"
 def write(folder: Path, labelled: Iterable[Labelled], options: Options) -> None:
     """Write the file. Category ids are class ids; background is no category."""
     images: list[dict[str, Any]] = []
-    categories = [{"id": i, "name": name} for i, name in enumerate(options.classes) if i]
-    before = f'{{"categories": {json.dumps(categories, ensure_ascii=False)}, "annotations": ['
+    categories = json.dumps(_categories(options), ensure_ascii=False)
+    before = f'{{"categories": {categories}, "annotations": ['
     records = _annotations(labelled, options, images)
     write_records(folder / FILE, before, records, "]")
     with (folder / FILE).open("r+", encoding="utf-8") as stream:
         stream.seek(0, io.SEEK_END)
         lines = ",\n".join(json.dumps(image, ensure_ascii=False) for image in images)
         stream.write(f', "images": [\n{lines}\n]}}\n')
+
+
+def content(labelled: Labelled, options: Options) -> dict[str, Any]:
+    """Return the content of the file for one picture, whose id is 1."""
+    images: list[dict[str, Any]] = []
+    annotations = list(_annotations([labelled], options, images))
+    return {"categories": _categories(options), "annotations": annotations, "images": images}
 
 
 def read(folder: Path, pictures: Sequence[Picture], _options: Options) -> Iterator[Iterable[Any]]:
@@ -48,6 +55,10 @@ def run_lengths(piece: Piece, height: int, width: int) -> dict[str, Any]:
     """Return an object as pycocotools' run lengths in an image of the given size."""
     runs = coco_mask.encode(np.asfortranarray(piece.pixels(height, width), np.uint8))
     return {"size": [height, width], "counts": runs["counts"].decode("ascii")}
+
+
+def _categories(options: Options) -> list[dict[str, Any]]:
+    return [{"id": i, "name": name} for i, name in enumerate(options.classes) if i]
 
 
 def _annotations(

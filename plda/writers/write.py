@@ -87,8 +87,7 @@ def write_labels(
     if rle and not WRITERS[format].rle:
         others = ", ".join(name for name, writer in WRITERS.items() if writer.rle)
         raise InputError(f"--rle: must be used with one of {others}, got {format}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: must be a new or empty folder, got {'files' if out.is_dir() else 'a file'}")
+    check_folder(out)
     check_masks(pictures, classes)
     delete_remains(remains_of(out))
     options = Options(classes, tolerance, rle, photos)
@@ -97,6 +96,16 @@ def write_labels(
         WRITERS[format].write(folder, _labelled(pictures, min_area, "writing"), options)
         objects = WRITERS[format].read(folder, pictures, options)
         return _compare(_labelled(pictures, min_area, "checking"), objects, classes)
+
+
+def check_folder(out: Path) -> None:
+    """Check that a data set can be written to a folder.
+
+    Raises:
+        InputError: it is not a new or empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: must be a new or empty folder, got {'files' if out.is_dir() else 'a file'}")
 
 
 def check_masks(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
