@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 
@@ -37,3 +38,11 @@ def test_gpu_benchmark_runs_on_cpu(tmp_path: Path) -> None:
         "inference", "refinement", "profile", "loading", "compile",
     }  # fmt: skip
     assert said.count("aim <= 1.35") == 6 and said.count("aim >= 5") == 1
+
+
+def test_serve_benchmark_measures_every_row() -> None:
+    pytest.importorskip("fastapi", reason="needs the extra web: make web")
+    said = run("serve.py", "--requests", "3", "--clients", "1", "2", "--flags=--device cpu --no-refinement")
+    rows = [line.strip("| ").split(" | ") for line in said.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["1", "2"]
+    assert all(float(value) > 0 for row in rows for value in row)
