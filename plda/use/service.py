@@ -154,22 +154,21 @@ class Service:
         """Read the body, at most `limits.bytes` of it."""
         most = self._limits.bytes
         size = int(request.headers.get("content-length", 0))
-        parts = []
+        content = bytearray()
         if size <= most:
-            size = 0
             try:
                 async for part in request.stream():
-                    size += len(part)
-                    if size > most:
+                    content += part
+                    if len(content) > most:
                         break
-                    parts.append(part)
             except ClientDisconnect as error:
-                raise Refused(400, f"photo: must be sent completely, got {size} bytes") from error
+                raise Refused(400, f"photo: must be sent completely, got {len(content)} bytes") from error
+            size = len(content)
         if size > most:
             raise Refused(413, f"photo: must have at most {most} bytes, got {size} or more")
         if not size:
             raise Refused(422, "photo: must be the content of an image file, got 0 bytes")
-        return b"".join(parts)
+        return bytes(content)
 
     async def _until_late(self, content: bytes, format: str, tags: Sequence[str] | None) -> Response:
         """Label a photo; if this is cancelled, its place among decoded photos is kept until it is dropped."""
