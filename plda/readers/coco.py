@@ -30,7 +30,7 @@ def read(source: Path, images: Path | None) -> Found:
         split = _split(table.relative_to(home)) if len(tables) > 1 else ""
         if len(tables) > 1 and not split:
             raise InputError(f"{table}: name must hold train, val or test, as there are several JSON files")
-        _read(table, split, found)
+        read_file(table, split, found)
     found.notes.append("photos without annotations show none of the classes")
     return found
 
@@ -48,7 +48,8 @@ def _is_coco(path: Path) -> bool:
     return isinstance(value, dict) and {"images", "categories"} <= value.keys()
 
 
-def _read(table: Path, split: str, found: Found) -> None:
+def read_file(table: Path, split: str, found: Found) -> None:
+    """Add the photos of one JSON file to `found`, with the split `split`."""
     content = read_json(table)
     names = {
         number: get(record, "name", str, where)

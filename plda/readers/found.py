@@ -57,16 +57,16 @@ class Photo:
 class Files:
     """The photos in a folder and its sub-folders, without hidden ones."""
 
-    def __init__(self, folder: Path) -> None:
-        """List the folder.
+    def __init__(self, folder: Path, names: Iterable[str] | None = None) -> None:
+        """List the folder, or take the names of its photos, which are then not searched on the disk.
 
         Raises:
             InputError: it is not a folder.
         """
-        if not folder.is_dir():
+        if names is None and not folder.is_dir():
             raise InputError(f"{folder}: must be the folder of the photos")
         self.folder = folder
-        self.paths = list(_photos_in(folder))
+        self.paths = list(_photos_in(folder)) if names is None else [folder / name for name in names]
         self._named: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             for name in {_key(path.name), _key(path.stem)}:
