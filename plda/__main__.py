@@ -43,7 +43,7 @@ STAGES = (
     "evaluate",
     "report",
 )
-USES = ("tags", "preset", "predict", "serve", "labels", "export", "backbones")
+USES = ("tags", "preset", "review", "predict", "serve", "labels", "export", "backbones")
 ENVIRONMENT = {
     # OpenMP threads sleep while they wait. If they spin while other programs run, a training step takes 1.5
     # times as long (benchmarks/cpu_step.py)

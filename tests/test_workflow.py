@@ -114,9 +114,10 @@ LAYERS = {
     "training": {"compute", "data", "models", "masks", "refinement", "adaptation"},
     "report": {"data", "models", "masks", "refinement", "adaptation", "scoring"},
     "writers": {"data", "masks"},
-    "use": {"compute", "data", "sources", "readers", "models", "masks", "refinement", "writers"},
+    "reviewing": {"data", "masks", "readers"},
+    "use": {"compute", "data", "sources", "readers", "models", "masks", "refinement", "writers", "reviewing"},
 }
-LAYERS["stages"] = LAYERS.keys() - {"readers", "use", "writers"}
+LAYERS["stages"] = LAYERS.keys() - {"readers", "reviewing", "use", "writers"}
 
 
 @pytest.mark.parametrize("room", LAYERS)
