@@ -38,7 +38,7 @@ class Session:
     """A review of a run. The folder is the only state: other programs may change it at any time.
 
     Every method may be called by several threads at once. A method that changes the review returns after the
-    change is on disk. Rows of images that are not in the run are kept.
+    change is written. Rows of images that are not in the run are kept.
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
