@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from plda.data.data_set import DataSet
 from plda.files import write_json
-from plda.masks.estimate import expected_iou, write_estimates
+from plda.masks.estimate import expected_iou, expected_iou_with_tags, write_estimates
 from plda.masks.folder import Masks, write_mask
 from plda.scoring.images import score_images
 from plda.scoring.summary import estimate_metrics, summarise
@@ -42,6 +42,48 @@ def test_expected_iou_matches_definition(sharpness: float) -> None:
     masks[2][masks[2] == 4] = 0  # class 4 is not in the mask
     expected = [by_definition(p, y) for p, y in zip(probabilities.numpy(), masks.numpy(), strict=True)]
     assert expected_iou(probabilities, masks).numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_expected_iou_counts_undecided_pixels_as_missed() -> None:
+    masks = torch.tensor([[[1, 1, 255, 255]], [[255, 255, 255, 255]]])
+    certain = torch.zeros(2, 2, 1, 4)
+    certain[:, 1] = 1
+    assert expected_iou(certain, masks).tolist() == [50, 0]
+
+
+def test_expected_iou_with_tags_matches_definition() -> None:
+    generator = torch.Generator().manual_seed(1)
+    probabilities = (3 * torch.randn(3, 4, 10, 20, generator=generator)).softmax(dim=1)
+    masks = probabilities.argmax(dim=1)
+    masks[masks == 3] = 0
+    masks[1][masks[1] == 2] = 1
+    ids = [[1, 2], [1, 2], [0]]
+    found = expected_iou_with_tags(probabilities, masks, ids).tolist()
+    for i, (p, y, tagged) in enumerate(zip(probabilities.numpy(), masks.numpy(), ids, strict=True)):
+        present = set(y.ravel().tolist())
+        mean = by_definition(p, y) * len(present) / len(present | {0, *tagged})
+        least = min(np.sort(p[c].ravel())[197] if c else 1 for c in tagged)  # 2 of 200 pixels are higher
+        assert found[i] == pytest.approx(least * mean, rel=1e-5)
+    assert len(present) == 3 and found[2] == pytest.approx(by_definition(p, y), rel=1e-5)
+
+
+def test_expected_iou_with_tags_is_low_for_wrong_tags() -> None:
+    """The network sees class 1 in the left half of the image."""
+    probabilities = torch.tensor([0.04, 0.95, 0.01, 0.94, 0.04, 0.02]).reshape(2, 3).repeat_interleave(50, 0)
+    probabilities = probabilities.T.reshape(1, 3, 10, 10)
+    given = {
+        "right": ([1], 1),
+        "added": ([1, 2], 1),
+        "replaced": ([2], 0),
+        "missing": ([0], 0),
+    }  # tags, and the class that the mask has in the left half
+    found = {}
+    for name, (ids, left) in given.items():
+        mask = torch.zeros(1, 10, 10, dtype=torch.int64)
+        mask[:, :5] = left
+        found[name] = expected_iou_with_tags(probabilities, mask, [ids]).item()
+    assert found["right"] > 85
+    assert max(found["added"], found["replaced"], found["missing"]) < 60
 
 
 def test_expected_iou_is_exact_for_certain_probabilities() -> None:

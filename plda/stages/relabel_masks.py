@@ -20,7 +20,7 @@ from plda.data.data_set import DataSet
 from plda.data.images import VOID
 from plda.data.index import Entry, by_size, evenly_spread
 from plda.files import replacing
-from plda.masks.estimate import expected_iou, write_estimates
+from plda.masks.estimate import expected_iou_with_tags, write_estimates
 from plda.masks.folder import Masks, write_mask
 from plda.masks.review import Review
 from plda.models.inference import Inference
@@ -60,8 +60,8 @@ def relabel_masks(
         segmenter_backbone: first weights of the network's backbone.
         checkpoints: folder of the checkpoints from which an interrupted training resumes.
         training_masks: output: folder of palette PNGs, VOID where undecided.
-        training_estimates: output: expected IoU of each training mask by the first network, in percent,
-            without regard to the tags: it is low where mask, tags and network disagree. If disabled: no rows.
+        training_estimates: output: expected IoU of each training mask by the first network, in percent, low
+            where mask, tags and network disagree. If disabled: no rows.
         relabel_masks: section `relabel_masks` of params.yaml.
         seed: random seed for weights, image order, augmentation and dropout.
         compute: device, precision and number of processes.
@@ -140,13 +140,14 @@ class _Relabelling:
         Masks are (H, W) uint8 class ids, VOID where the two largest probabilities are too close.
         """
         entries, offset, images = loaded
+        ids = [self._data.ids(entry) for entry in entries]
         seen: Tensor = torch.empty(0)
 
         def look(images: Tensor, size: Sequence[int]) -> Tensor:
             """Return probabilities (B, C, *size) of the tagged classes and background, 0 for all others."""
             nonlocal seen
             seen = probabilities(self._network, images, size, scales=[1.0], flip=True)
-            return only_tagged(seen, [self._data.ids(entry) for entry in entries])
+            return only_tagged(seen, ids)
 
         shares = refined_probabilities(look, images.to(self._device), self._chain)
         pseudo_masks = [self._mask_of(entry) for entry in entries]
@@ -155,10 +156,10 @@ class _Relabelling:
         for each in (shares, seen):
             each[:, 0] *= math.exp(-offset)
             each /= each.sum(dim=1, keepdim=True)
-        (first, second), (ids, _) = (part.unbind(dim=1) for part in shares.topk(2, dim=1))
-        made = ids.to(torch.uint8).masked_fill(first - second < self._undecided, VOID).cpu().numpy()
+        (first, second), (likeliest, _) = (part.unbind(dim=1) for part in shares.topk(2, dim=1))
+        made = likeliest.to(torch.uint8).masked_fill(first - second < self._undecided, VOID).cpu().numpy()
         for own, entry, mask in zip(made, entries, pseudo_masks, strict=True):
             if self._review.keeps(entry):
                 own[:] = mask
         small = F.interpolate(torch.from_numpy(made)[:, None].to(seen), seen.shape[-2:])[:, 0]
-        return list(zip(made, expected_iou(seen, small).tolist(), strict=True))
+        return list(zip(made, expected_iou_with_tags(seen, small, ids).tolist(), strict=True))
