@@ -113,6 +113,8 @@ class Run:
         self.tree, self.folder, self.data, self.params = tree.resolve(), folder, data, params
         folder.mkdir()
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        if (self.tree / "review").exists():
+            (folder / "review").symlink_to(self.tree / "review")
         (folder / "workflow").symlink_to(self.tree / "workflow")
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "PYTHONPATH": str(self.tree), "OMP_NUM_THREADS": str(threads)}

@@ -329,7 +329,11 @@ def untouched(_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "more", "words"),
     [
-        (with_file(MASK, encode_mask(drawn(0) + 1)), (), "a.png: id must be 0 to 3 (classes) or 255, got 4"),
+        (
+            with_file(MASK, encode_mask(drawn(0) + 1)),
+            (),
+            "a.png: id must be 0 to 3 (classes) or 255 (undecided), got 4",
+        ),
         (with_image(MASK), (), "a.png: must hold one 8-bit class id per pixel"),
         (with_file(MASK, b"no"), (), "a.png: cannot be decoded"),
         (with_file(MASK, encode_mask(drawn(0)[:, :50])), (), "a.jpg, 90x70, got 50x70"),

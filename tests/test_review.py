@@ -123,7 +123,7 @@ def uniform(side: int, value: int) -> bytes:
         (None, "cannot be read: No such file or directory; decisions.csv accepts this mask"),
         (b"\x89PNG broken", "not an image in one of the formats"),
         (uniform(8, 0), "size must be that of the image, 64 x 64, got 8 x 8"),
-        (uniform(64, 99), "ids must be 0 to 6 or 255 (undecided), got 99"),
+        (uniform(64, 99), "id must be 0 to 6 (classes) or 255 (undecided), got 99"),
     ],
 )
 def test_accepted_mask_must_fit_its_image(

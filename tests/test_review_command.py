@@ -432,7 +432,10 @@ def png(name: str, content: bytes) -> Callable[[Path], Path]:
         (png("other.png", mask_file(1)), "other.png: name must be that of a training image"),
         (png("val.png", mask_file(1)), "val.png: name must be that of a training image"),
         (png(name_of(4), encode_mask(np.zeros((HEIGHT, 9), np.uint8))), "got 9 x 48"),
-        (png(name_of(4), encode_mask(ids_of(4) + 2)), "photo 4.png: ids must be 0 to 2 or 255 (undecided)"),
+        (
+            png(name_of(4), encode_mask(ids_of(4) + 2)),
+            "photo 4.png: id must be 0 to 2 (classes) or 255 (undecided)",
+        ),
         (png(name_of(4), encoded(Image.new("RGB", (WIDTH, HEIGHT)), "PNG")), "one 8-bit class id per pixel"),
         (png(name_of(4), b"text"), "photo 4.png: cannot be decoded"),
         (lambda folder: folder, "--masks: must hold masks, got none"),

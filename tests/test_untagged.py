@@ -24,7 +24,7 @@ PATHS = {
     "cam_network": "cam.pt", "cam_history": "cam.csv", "cam_machine": "cam.json", "cams": "cams.npz",
     "boundary_network": "boundary.pt", "boundary_seeds": "seeds.zip", "boundary_history": "boundary.csv",
     "pseudo_masks": "masks", "refined_cams": "refined.npz", "background_scores": "scores.json",
-    "training_masks": "relabelled",
+    "training_masks": "relabelled", "training_estimates": "training_estimates.csv",
     "cam_metrics": "cam_metrics.json", "cam_class_scores": "cam_classes.csv", "seed_curve": "curve.csv",
     "segmenter": "network.pt", "segmenter_history": "history.csv", "segmenter_machine": "machine.json",
     "predictions": "predictions", "estimates": "estimates.csv", "metrics": "metrics.json",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from plda.data.images import encode_mask, read_mask
+from plda.data.images import VOID, encode_mask, read_mask
 from plda.data.index import Entry
+from plda.errors import InputError
 
 
 def write_mask(folder: Path, entry: Entry, ids: np.ndarray) -> None:
@@ -34,3 +35,28 @@ def mask_path(folder: Path, entry: Entry) -> Path:
 def mask_name(entry: Entry) -> str:
     """Return the file name of the mask of `entry`."""
     return f"{entry.key}.png"
+
+
+def check_mask(ids: np.ndarray, entry: Entry, classes: int) -> None:
+    """Check that a mask, (H, W) uint8, fits the image of `entry` and a number of classes.
+
+    Raises:
+        InputError: it has another size, or ids that are neither a class nor VOID.
+    """
+    if ids.shape != entry.size:
+        raise InputError(
+            f"size must be that of the image, {entry.width} x {entry.height}, "
+            f"got {ids.shape[1]} x {ids.shape[0]}"
+        )
+    check_ids(ids, classes)
+
+
+def check_ids(ids: np.ndarray, classes: int) -> None:
+    """Check that a mask has only ids of classes, or VOID.
+
+    Raises:
+        InputError: it has another id.
+    """
+    largest = int(ids[ids != VOID].max(initial=0))
+    if largest >= classes:
+        raise InputError(f"id must be 0 to {classes - 1} (classes) or {VOID} (undecided), got {largest}")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from plda.data.data_set import DataSet
 from plda.data.decisions import MASKS, TABLE, Kind, read_decisions, write_decisions
-from plda.data.images import VOID
 from plda.data.index import Entry
 from plda.errors import InputError
-from plda.masks.folder import Masks, mask_path
+from plda.masks.folder import Masks, check_mask, mask_path
 
 
 class Review:
@@ -79,19 +78,11 @@ def accepted_masks(folder: Path, entries: Iterable[Entry], classes: int) -> Mask
     for entry in entries:
         path = mask_path(folder / MASKS, entry)
         try:
-            ids = masks(entry)
+            check_mask(masks(entry), entry, classes)
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be read: {error.strerror}; {TABLE} accepts this mask"
             ) from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        if ids.shape != entry.size:
-            raise InputError(
-                f"{path}: size must be that of the image, {entry.width} x {entry.height}, "
-                f"got {ids.shape[1]} x {ids.shape[0]}"
-            )
-        wrong = ids[(ids >= classes) & (ids != VOID)]
-        if wrong.size:
-            raise InputError(f"{path}: ids must be 0 to {classes - 1} or {VOID} (undecided), got {wrong[0]}")
     return masks

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from plda.data.data_set import DataSet
-from plda.data.images import VOID, encode_mask, read_file, read_mask
+from plda.data.images import encode_mask, read_file, read_mask
 from plda.data.index import Entry
 from plda.errors import InputError
+from plda.masks.folder import check_mask
 from plda.masks.review import image_name
 from plda.readers import coco
 from plda.readers.found import Files, Found, Photo
@@ -60,7 +61,7 @@ def read_corrected(source: Path, data: DataSet) -> list[tuple[Entry, bytes]]:
     for each in found:
         try:
             ids = each.read()
-            _check(ids, each.entry, len(data.classes))
+            check_mask(ids, each.entry, len(data.classes))
             masks.append((each.entry, encode_mask(ids)))
         except InputError as error:
             faults.append(f"{each.where}: {error}")
@@ -106,17 +107,6 @@ def _draw(photo: Photo, entry: Entry, data: DataSet) -> np.ndarray:
     if photo.mask is None:
         raise InputError("segmentation: every object must have an outline, got one without")
     return photo.mask({name: i for i, name in enumerate(data.classes)}, (entry.width, entry.height))
-
-
-def _check(ids: np.ndarray, entry: Entry, classes: int) -> None:
-    if ids.shape != entry.size:
-        raise InputError(
-            f"size must be that of the image, {entry.width} x {entry.height}, "
-            f"got {ids.shape[1]} x {ids.shape[0]}"
-        )
-    wrong = ids[(ids >= classes) & (ids != VOID)]
-    if wrong.size:
-        raise InputError(f"ids must be 0 to {classes - 1} or {VOID} (undecided), got {wrong[0]}")
 
 
 def _refuse(faults: Iterable[str]) -> None:

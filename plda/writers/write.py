@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from plda.data.images import VOID, enlarge_mask, read_file, read_mask
+from plda.data.images import enlarge_mask, read_file, read_mask
 from plda.errors import InputError
 from plda.files import delete_remains, remains_of, replacing
+from plda.masks.folder import check_ids
 from plda.writers import coco, cvat, datumaro, labelstudio, voc, yolo
 from plda.writers.pieces import Labelled, Options, Picture, find_pieces, overlap
 from plda.writers.polygons import LEAST_IOU
@@ -117,11 +118,7 @@ def check_masks(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
     faults = []
     for picture in tqdm(pictures, "reading", unit="mask", disable=not sys.stderr.isatty()):
         try:
-            ids = _ids(picture)
-            wrong = int(ids[ids != VOID].max(initial=0))
-            if wrong >= len(classes):
-                most = len(classes) - 1
-                faults.append(f"{picture.mask}: id must be 0 to {most} (classes) or {VOID}, got {wrong}")
+            check_ids(_ids(picture), len(classes))
         except InputError as error:
             faults.append(f"{picture.mask}: {error}")
         if len(faults) == MOST_FAULTS:
