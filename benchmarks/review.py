@@ -7,8 +7,6 @@ from the request of the page until the first photo and its mask are decoded, and
 image is. The start of the server is the time until it accepts requests, imports included.
 """
 
-import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -16,16 +14,14 @@ import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from chromium import launched  # noqa: E402
 from reviewed import draw_run, reviewing  # noqa: E402
 
 from plda.data.decisions import Decision, write_decisions  # noqa: E402
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHOWN = """before => !document.querySelector("#picture.loading")
     && document.querySelector("#name").innerText !== before"""
 
@@ -35,12 +31,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--decisions", type=int, default=20)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as temporary, launched() as browser:
         folder = Path(temporary)
         names = draw_run(folder / "main", options.images)
         write_decisions(folder / "review", dict.fromkeys(names[::2], Decision("reject")))
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
-        page = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox).new_page()
+        page = browser.new_page()
         start = time.perf_counter()
         with reviewing(folder / "main", folder / "review") as server:
             print(f"{options.images} images")

@@ -159,6 +159,17 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refusal:
     return call
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Yield the system's Chromium."""
+    from chromium import CHROMIUM, MISSING, launched  # most tests do not need playwright
+
+    if CHROMIUM is None:
+        pytest.skip(MISSING)
+    with launched() as browser:
+        yield browser
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving() as running:

@@ -1,9 +1,7 @@
 """A finished run with drawn masks, and `plda review` of it in another process."""
 
 import json
-import re
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -13,6 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 from PIL import Image
+from web_command import serving_page
 
 from plda.data.data_set import write_data_set
 from plda.data.images import VOID, encode_image, encode_mask
@@ -117,15 +116,5 @@ class Server(NamedTuple):
 @contextmanager
 def reviewing(results: Path, review: Path) -> Iterator[Server]:
     """Run the command until the context ends."""
-    command = [sys.executable, "-m", "plda", "review", str(results), "--review", str(review), "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, encoding="utf-8")
-    assert process.stderr is not None
-    try:
-        line = process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-        assert found, line + process.stderr.read()
-        yield Server(found[0], process)
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    with serving_page("review", str(results), "--review", str(review)) as (process, address):
+        yield Server(address, process)

@@ -1,21 +1,19 @@
 """The report page in the system's Chromium, used by mouse and by keyboard."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from chromium import CHROMIUM, MISSING
 from conftest import ROOT
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from test_report import make_page, write_inputs
 
 from workflow.ablation_table import compare, page_of
 from workflow.ablations import full_name, read_ablations
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 TRAIN, VAL = 15, 4
 PHONE = {"width": 360, "height": 740}
 
@@ -25,15 +23,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = write_inputs(tmp_path_factory.mktemp("page"), scored=True, train=TRAIN, val=VAL)
     make_page(paths, gallery=2 * TRAIN, worst=4)
     return paths["page"].rename(paths["page"].with_suffix(".html"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

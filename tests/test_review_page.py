@@ -1,8 +1,6 @@
 """The page of `plda review` in the system's Chromium, used by keyboard and by mouse."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +9,13 @@ from typing import NamedTuple
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from chromium import CHROMIUM, MISSING
+from playwright.sync_api import Browser, Page, Route, expect
 from reviewed import CLASSES, NASTY, ROOT, Server, draw_run, mask_file, reviewing
 
 from plda.data.decisions import Decision, read_decisions, write_decisions
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 COUNT = 60
 PHONE = {"width": 360, "height": 740}
 ACCEPT, REJECT, WRONG = Decision("accept"), Decision("reject"), Decision("wrong_class")
@@ -32,15 +30,6 @@ class Review(NamedTuple):
 
     def decisions(self) -> dict[str, Decision]:
         return read_decisions(self.folder, CLASSES)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,10 @@
 import http.client
 import io
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -22,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Refusal, encoded, photo
+from conftest import Refusal, encoded, photo
 from PIL import Image
 from pycocotools.coco import COCO
 from test_predict import CLASSES, predict, saved
+from web_command import serving_page
 
 from plda.__main__ import main
 from plda.data.images import read_mask
@@ -35,7 +33,6 @@ pytest.importorskip("fastapi", reason="needs the extra web: make web")
 from plda.use.batches import Batches, Waiting
 from plda.use.network import TrainedNetwork
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLOAT = ("--precision", "32")  # batches differ least from single photos
 CUT = encoded(photo(300, 200))[:3000]
 
@@ -92,18 +89,8 @@ class Served:
 
 @contextmanager
 def serving(network: Path, *flags: str) -> Iterator[Served]:
-    command = [sys.executable, "-m", "plda", "serve", "--network", str(network), "--port", "0"]
-    command += ["--device", "cpu", *flags]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stderr.readline()
-            if "Warning" in line:
-                line = process.stderr.readline()
-            address = re.fullmatch(r"plda serve: http://\S+:(\d+)/ \(Ctrl-C stops it\)\n", line)
-            assert address, line + process.stderr.read()
-            yield Served(process, int(address[1]), network)
-        finally:
-            process.kill()
+    with serving_page("serve", "--network", str(network), "--device", "cpu", *flags) as (process, address):
+        yield Served(process, int(address.rstrip("/").rpartition(":")[2]), network)
 
 
 @pytest.fixture(scope="module")
@@ -377,19 +364,6 @@ def test_batches_group_photos_by_size_and_pass_over_errors(network: Path) -> Non
         square[1].result.result(60)
     assert gone.result.cancelled()
     assert sizes == [1, 2, 2, 2, 1, 1]  # wide without the one that is gone; square together, then one by one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: Debian's package chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has no sandbox for root
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
