@@ -68,17 +68,29 @@ def read_tags_of_files(table: Path, classes: Sequence[str]) -> dict[Path, tuple[
         if path in seen:
             raise InputError(f"{table}: line {line}: image: duplicate {path}, first in line {seen[path]}")
         seen[path] = line
-        tags = read_tags(record["tags"], classes)
-        if tags == UNKNOWN:
-            continue
-        for tag in tags:
-            if tag not in classes[1:]:
-                raise InputError(
-                    f"{table}: line {line}: tags: must be classes of the network "
-                    f"({', '.join(classes[1:])}), got {tag!r}"
-                )
-        found[path] = tags
+        try:
+            tags = read_known_tags(record["tags"], classes)
+        except InputError as error:
+            raise InputError(f"{table}: line {line}: {error}") from error
+        if tags is not None:
+            found[path] = tags
     return found
+
+
+def read_known_tags(text: str, classes: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the tags of one field, which must be classes of a network; None if they are unknown.
+
+    Raises:
+        InputError: a tag is no class.
+    """
+    tags = read_tags(text, classes)
+    if tags == UNKNOWN:
+        return None
+    for tag in tags:
+        if tag not in classes[1:]:
+            known = ", ".join(classes[1:])
+            raise InputError(f"tags: must be classes of the network ({known}), got {tag[:100]!r}")
+    return tags
 
 
 def read_tags(text: str, classes: Sequence[str]) -> tuple[str, ...]:

@@ -15,9 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 
 from plda.data.images import encode_mask, image_size
-from plda.data.source import UNKNOWN
 from plda.errors import InputError
-from plda.sources.folder import read_tags
+from plda.sources.folder import read_known_tags
 from plda.use.batches import Batches, Waiting
 from plda.use.labels import MIN_AREA
 from plda.use.network import Labelled, TrainedNetwork
@@ -111,15 +110,10 @@ class Service:
             raise
 
     def _read_tags(self, text: str | None) -> Sequence[str] | None:
-        classes = self._network.classes
-        tags = UNKNOWN if text is None else read_tags(text, classes)
-        if tags == UNKNOWN:
-            return None
-        for tag in tags:
-            if tag not in classes[1:]:
-                known = ", ".join(classes[1:])
-                raise Refused(422, f"tags: must be classes of the network ({known}), got {tag[:100]!r}")
-        return tags
+        try:
+            return None if text is None else read_known_tags(text, self._network.classes)
+        except InputError as error:
+            raise Refused(422, str(error)) from error
 
     @contextmanager
     def _place(self) -> Iterator[None]:
