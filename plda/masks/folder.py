@@ -37,6 +37,12 @@ def mask_name(entry: Entry) -> str:
     return f"{entry.key}.png"
 
 
+def shares_of_ids(ids: np.ndarray) -> list[tuple[int, float]]:
+    """Return the ids in a mask, (H, W) uint8, each with its percent of the pixels, the largest first."""
+    counts = np.bincount(ids.ravel(), minlength=VOID + 1)
+    return [(int(i), float(100 * counts[i] / ids.size)) for i in counts.argsort()[::-1] if counts[i]]
+
+
 def check_mask(ids: np.ndarray, entry: Entry, classes: int) -> None:
     """Check that a mask, (H, W) uint8, fits the image of `entry` and a number of classes.
 

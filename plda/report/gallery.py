@@ -14,7 +14,7 @@ from plda.data.data_set import DataSet
 from plda.data.images import VOID, encode_mask
 from plda.data.index import Entry
 from plda.masks.cams import Cams
-from plda.masks.folder import Masks, mask_path
+from plda.masks.folder import Masks, mask_path, shares_of_ids
 
 SIDE = 320  # pixels at most, to keep the page small
 HEAT = matplotlib.colormaps["inferno"]
@@ -152,9 +152,8 @@ def _heat_map(photo: Image.Image, cams: Cams, entry: Entry) -> Picture:
 
 
 def _mask(ids: np.ndarray, size: tuple[int, int], title: str, classes: Sequence[str]) -> Picture:
-    counts = np.bincount(ids.ravel(), minlength=VOID + 1)
     names = dict(enumerate(classes)) | {VOID: "undecided" if title != "truth" else "unlabelled"}
-    shares = [(int(i), float(100 * counts[i] / ids.size)) for i in counts.argsort()[::-1] if counts[i]]
+    shares = shares_of_ids(ids)
     alt = ", ".join(f"{share:.0f} % {names.get(i, i)}" for i, share in shares)
     small = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
     objects = [(i, share) for i, share in shares if i]

@@ -16,10 +16,12 @@ from jinja2 import Template
 from pydantic import BaseModel
 
 from plda.data.decisions import Decision, Kind
+from plda.data.images import read_mask
 from plda.data.index import Entry
 from plda.errors import InputError
+from plda.masks.folder import shares_of_ids
 from plda.masks.review import image_name
-from plda.reviewing.pictures import colours, media_type, overlay, shares, thumbnail
+from plda.reviewing.pictures import colours, media_type, overlay, thumbnail
 from plda.reviewing.session import Session, version_of
 from plda.web import LOOPBACK
 
@@ -101,7 +103,7 @@ def make_app(session: Session) -> FastAPI:
     def mask(image: str) -> dict[str, Any]:
         """Return the version of an image's mask, and what it shows."""
         content = session.mask(entry_of(image))
-        return {"version": version_of(content), "shares": shares(content)}
+        return {"version": version_of(content), "shares": shares_of_ids(read_mask(content))}
 
     @app.get("/overlay")
     def picture_of_mask(image: str, version: str) -> Response:

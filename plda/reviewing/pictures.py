@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
 from plda.data.images import PALETTE, VOID, read_image, read_mask
@@ -33,13 +32,6 @@ def overlay(mask: bytes) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1, transparency=bytes([0, *[VOID] * VOID]))
     return buffer.getvalue()
-
-
-def shares(mask: bytes) -> list[tuple[int, float]]:
-    """Return the ids in a mask, each with its share of the pixels in percent, the largest first."""
-    ids = read_mask(mask)
-    counts = np.bincount(ids.ravel(), minlength=VOID + 1)
-    return [(int(i), float(100 * counts[i] / ids.size)) for i in counts.argsort()[::-1] if counts[i]]
 
 
 def colours(classes: Sequence[str]) -> dict[int, tuple[str, str]]:

@@ -68,10 +68,9 @@ def make_masks(
         compute: device, precision and number of processes.
     """
     data = DataSet(data_set)
-    entries, review = data.training, Review(Path(make_masks.review), data)
-    accepted = accepted_masks(
-        Path(make_masks.review), filter(review.accepts, entries), classes=len(data.classes)
-    )
+    entries, folder_of_review = data.training, Path(make_masks.review)
+    review = Review(folder_of_review, data)
+    accepted = accepted_masks(folder_of_review, filter(review.accepts, entries), len(data.classes))
     print(f"review: {review}", file=sys.stderr)
     if review.ignored:
         print(

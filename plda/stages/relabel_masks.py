@@ -150,16 +150,15 @@ class _Relabelling:
             return only_tagged(seen, ids)
 
         shares = refined_probabilities(look, images.to(self._device), self._chain)
-        pseudo_masks = [self._mask_of(entry) for entry in entries]
         if offset is None:
-            return [lead(own, mask) for own, mask in zip(shares, pseudo_masks, strict=True)]
+            return [lead(own, self._mask_of(entry)) for own, entry in zip(shares, entries, strict=True)]
         for each in (shares, seen):
             each[:, 0] *= math.exp(-offset)
             each /= each.sum(dim=1, keepdim=True)
         (first, second), (likeliest, _) = (part.unbind(dim=1) for part in shares.topk(2, dim=1))
         made = likeliest.to(torch.uint8).masked_fill(first - second < self._undecided, VOID).cpu().numpy()
-        for own, entry, mask in zip(made, entries, pseudo_masks, strict=True):
+        for own, entry in zip(made, entries, strict=True):
             if self._review.keeps(entry):
-                own[:] = mask
+                own[:] = self._mask_of(entry)
         small = F.interpolate(torch.from_numpy(made)[:, None].to(seen), seen.shape[-2:])[:, 0]
         return list(zip(made, expected_iou_with_tags(seen, small, ids).tolist(), strict=True))
