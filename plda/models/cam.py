@@ -39,11 +39,16 @@ class CamNetwork(Network):
         self.head = nn.Conv2d(backbone.channels["stage4"], classes, kernel_size=1, bias=False)
         nn.init.normal_(self.head.weight, std=0.01)
 
+    @staticmethod
+    def pool(scores: Tensor) -> Tensor:
+        """Return tag logits (B, C) of class scores (B, C, h, w); a subclass may pool in another way."""
+        return scores.mean(dim=(2, 3))
+
     def forward(self, image: Tensor) -> CamOutput:
         """Run the network on (B, 3, H, W) RGB in [0, 1]."""
         features = self.backbone(image)
         scores = self.head(features["stage4"]).float()  # mixed precision is too coarse for thresholds
-        return CamOutput(features, scores, scores.relu(), scores.mean(dim=(2, 3)))
+        return CamOutput(features, scores, scores.relu(), self.pool(scores))
 
     def losses(self, image: Tensor, tags: Tensor) -> tuple[CamOutput, dict[str, Tensor]]:
         """Return the output for a batch, and the loss terms to sum; tags are (B, C) float 0 or 1."""

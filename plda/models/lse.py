@@ -12,7 +12,7 @@ import math
 
 from torch import Tensor
 
-from plda.models.cam import CamNetwork, CamOutput
+from plda.models.cam import CamNetwork
 
 SHARPNESS = 5.0  # r
 
@@ -20,10 +20,10 @@ SHARPNESS = 5.0  # r
 class LseNetwork(CamNetwork):
     """A backbone with a class head, as in `cam`."""
 
-    def forward(self, image: Tensor) -> CamOutput:
-        """Run the network on (B, 3, H, W) RGB in [0, 1]."""
-        output = super().forward(image)
-        return output._replace(logits=log_sum_exp(output.scores, SHARPNESS))
+    @staticmethod
+    def pool(scores: Tensor) -> Tensor:
+        """Return tag logits (B, C) of class scores (B, C, h, w)."""
+        return log_sum_exp(scores, SHARPNESS)
 
 
 def log_sum_exp(scores: Tensor, sharpness: float) -> Tensor:

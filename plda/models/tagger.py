@@ -4,7 +4,7 @@ A network that learns from masks forgets part of what its pretrained weights kno
 that learns from tags keeps more of it (docs/measured/masks.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,24 +13,36 @@ from torch.nn import functional as F
 
 from plda.errors import InputError
 from plda.models.backbones import Backbone, Network
+from plda.models.cam import CamNetwork
+from plda.models.lse import LseNetwork
 from plda.models.saved import Architecture, Kind, read_saved
 
 
 class Tagger(Network):
-    """Backbone and linear class head: the part of a baseline that gives tag logits."""
+    """The part of a baseline that gives tag logits.
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    Args:
+        backbone: see `plda.models.backbones`.
+        classes: number of classes without background.
+        pool: class scores (B, C, h, w) to tag logits (B, C), as the baseline was trained.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.backbone = backbone
+        self._pool = pool
         self.head = nn.Conv2d(backbone.channels["stage4"], classes, kernel_size=1, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] to tag logits (B, C), C without background, float32."""
         scores: Tensor = self.head(self.backbone(image)["stage4"])
-        return scores.float().mean(dim=(2, 3))
+        return self._pool(scores.float())
 
 
-TAGGER = Kind("cam", lambda backbone, a: Tagger(backbone, len(a.classes) - 1))
+POOLS = {"lse": LseNetwork.pool}
+"""How a baseline gets tag logits from its scores, if not by their mean."""
+
+TAGGER = Kind("cam", lambda b, a: Tagger(b, len(a.classes) - 1, POOLS.get(a.head, CamNetwork.pool)))
 
 
 def read_tagger(path: Path, classes: Sequence[str]) -> tuple[Architecture, Mapping[str, Tensor]]:
