@@ -13,7 +13,7 @@ run: .venv/ready ## set up the environment, run the pipeline with params.yaml, p
 	@echo && cat results/main/evaluate/summary.md && echo && echo "Open results/main/report/report.html"
 
 check: lint ## all checks that must pass before a change is merged
-	$(MAKE) --jobs=2 --output-sync=line test cluster # together, because the cluster's tests mostly wait
+	$(MAKE) --jobs=2 test cluster # together, because the cluster's tests mostly wait
 
 lint: .venv/ready
 	ruff check .
