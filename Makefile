@@ -12,8 +12,7 @@ run: .venv/ready ## set up the environment, run the pipeline with params.yaml, p
 	snakemake --cores all --quiet host reason rules
 	@echo && cat results/main/evaluate/summary.md && echo && echo "Open results/main/report/report.html"
 
-check: lint ## all checks that must pass before a change is merged
-	$(MAKE) --jobs=2 test cluster # together, because the cluster's tests mostly wait
+check: lint test cluster ## all checks that must pass before a change is merged
 
 lint: .venv/ready
 	ruff check .
