@@ -14,7 +14,7 @@ run: .venv/ready ## set up the environment, run the pipeline with params.yaml, p
 
 check: lint test cluster ## all checks that must pass before a change is merged
 
-lint: .venv/ready
+lint: web # mypy reads the types of its packages
 	ruff check .
 	ruff format --check .
 	mypy
