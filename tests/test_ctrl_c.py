@@ -49,12 +49,12 @@ class Command:
         return words
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_ctrl_c_keeps_training_state(drawn: Path, tmp_path: Path, devices: int) -> None:
+def test_ctrl_c_keeps_training_state(drawn: Path, tmp_path: Path) -> None:
+    """Two processes and their data loaders; one process under Snakemake is in test_kills."""
     params, paths = trainer("train_cam", drawn, tmp_path)
     write_params(
         params,
-        compute__devices=devices,
+        compute__devices=2,
         compute__workers=1,
         train_cam__batch_norm="frozen",
         train_cam__epochs=200,

@@ -30,8 +30,6 @@ ABLATIONS = {
     "common": {},
     "runs": {
         "plain": {"make_masks.refinement": []},
-        "pamr": {"make_masks.refinement": ["pamr"]},
-        "walk": {"make_masks.refinement": ["random_walk"]},
         "both": {"make_masks.refinement": ["pamr", "random_walk"]},  # with seed 0 it is `main`
     },
 }
@@ -87,7 +85,7 @@ def slow(folder: Path) -> Tree:
     """A tree whose trainings run for some seconds."""
     tree = planted(folder)
     tree.set("compute.device", "auto")  # asks for a GPU; the stand-ins are none, so it is the CPU
-    tree.set("train_cam.epochs", 60)
+    tree.set("train_cam.epochs", 36)
     (folder / "ablations.yaml").write_text(yaml.safe_dump(ABLATIONS))
     return tree
 
@@ -158,12 +156,10 @@ def test_jobs_get_the_gpus_they_ask_for(story: Story) -> None:
 
 def test_the_runs_of_an_ablation_share_both_nodes(story: Story) -> None:
     masks = story.jobs[story.jobs.rule == "make_masks"]
-    assert set(masks.run) == {"main", "both-s1"} | {
-        f"{run}-{s}" for run in ("plain", "pamr", "walk") for s in ("s0", "s1")
-    }
-    assert set(masks.NodeList) == {"n1", "n2"}
-    assert any(
-        (masks.StartTime < end).sum() - (masks.EndTime < end).sum() > 2 for end in masks.EndTime
-    )  # at once
+    assert set(masks.run) == {"main", "both-s1", "plain-s0", "plain-s1"}
+    done = story.jobs[story.jobs.JobState == "COMPLETED"]
+    assert set(done.NodeList) == {"n1", "n2"}
+    at_once = [(done.StartTime < end).sum() - (done.EndTime < end).sum() for end in done.EndTime]
+    assert max(at_once) > 2
     table = pd.read_csv(story.tree.folder / "results/ablations.csv")
-    assert list(table.n) == [2] * 4
+    assert list(table.n) == [2] * 2
