@@ -65,8 +65,7 @@ def test_ctrl_c_keeps_training_state(drawn: Path, tmp_path: Path) -> None:
     *_, last = (line for line in words.splitlines() if line.startswith("plda"))
     assert last.startswith("plda train_cam: stopped by a signal after step")
     assert not list(tmp_path.rglob("*.tmp"))
-    again = Command(tmp_path / "log", "train_cam", params=params, **paths).stopped(at="epoch ")
-    assert "resumed after step" in again
+    assert list(tmp_path.glob("checkpoints/*/last.pt"))  # from which test_distributed resumes
 
 
 @pytest.mark.parametrize("after", [0.05, 0.5, 1.5])

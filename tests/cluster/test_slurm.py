@@ -19,7 +19,7 @@ from two_nodes import SLURM, planted, started
 
 from workflow.stages import MAIN
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("slurm")]
 
 PATIENCE = 600  # seconds
 ABLATIONS = {

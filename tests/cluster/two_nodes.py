@@ -13,7 +13,7 @@ from test_engines import Tree
 
 HERE = Path(__file__).parent
 SLURM = ["snakemake", "--workflow-profile", "profiles/slurm"]
-SLURM += ["--slurm-init-seconds-before-status-checks", "5"]  # jobs here take seconds
+SLURM += ["--slurm-init-seconds-before-status-checks", "1"]  # then after 12 s, 33 s: jobs here take seconds
 PACKAGES = {
     "munged": "munge",
     "slurmctld": "slurmctld",
