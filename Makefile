@@ -25,7 +25,8 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 pytest -n 2 -m "not cluster and not slow"
 
 cluster: .venv/ready ## test the pipeline on a two-node Slurm cluster, and sharing over SSH; skipped if it cannot be started
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup -m cluster -rs
+	export OMP_NUM_THREADS=1; pytest -m cluster -rs --ignore tests/cluster & \
+	pytest -m cluster -rs tests/cluster && slurm=0 || slurm=$$?; wait $$! && exit $$slurm
 
 package: .venv/ready ## install the package as `pip install .` does, into a separate folder, and try it
 	rm -rf build/package && uv pip install --quiet --no-deps --target build/package .

@@ -11,7 +11,7 @@ import pytest
 from ssh_server import SSHD, serving_ssh
 from test_engines import Tree
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("sharing")]
+pytestmark = pytest.mark.cluster
 
 RESULTS = Path("results/main")
 

@@ -7,7 +7,7 @@ import pytest
 from test_engines import Tree
 from two_nodes import SLURM, planted, started
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.cluster
 
 JOB = "results/main/index_data/data_set"
 

@@ -19,7 +19,7 @@ from two_nodes import SLURM, planted, started
 
 from workflow.stages import MAIN
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.cluster
 
 PATIENCE = 600  # seconds
 ABLATIONS = {
