@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 OPTIONAL := crf slurm export web ssh
 TAKES_crf := ; it is compiled, which requires a C++ compiler and Python's headers (Debian: g++, python3-dev)
 
-.PHONY: run check lint test cluster package $(OPTIONAL) deps adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
+.PHONY: run check lint test cluster cluster-slurm cluster-sharing package $(OPTIONAL) deps adopt-dvc adopt-snakemake adopt-ablations rulegraph lock
 
 run: .venv/ready ## set up the environment, run the pipeline with params.yaml, print the scores
 	snakemake --cores all --quiet host reason rules
@@ -24,9 +24,14 @@ lint: web # mypy reads the types of its packages
 test: .venv/ready
 	OMP_NUM_THREADS=1 pytest -n 2 -m "not cluster and not slow"
 
-cluster: .venv/ready ## test the pipeline on a two-node Slurm cluster, and sharing over SSH; skipped if it cannot be started
-	export OMP_NUM_THREADS=1; pytest -m cluster -rs --ignore tests/cluster & \
-	pytest -m cluster -rs tests/cluster && slurm=0 || slurm=$$?; wait $$! && exit $$slurm
+cluster: ## test the pipeline on a two-node Slurm cluster, and sharing over SSH; skipped if it cannot be started
+	$(MAKE) --jobs=2 cluster-slurm cluster-sharing # together, because Slurm's tests mostly wait
+
+cluster-slurm: .venv/ready
+	OMP_NUM_THREADS=1 pytest -m cluster -rs tests/cluster
+
+cluster-sharing: .venv/ready
+	OMP_NUM_THREADS=1 pytest -m cluster -rs --ignore tests/cluster
 
 package: .venv/ready ## install the package as `pip install .` does, into a separate folder, and try it
 	rm -rf build/package && uv pip install --quiet --no-deps --target build/package .

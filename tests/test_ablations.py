@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, write_params
+from conftest import ROOT, TRAINER, write_params
 from test_engines import Tree
 
 from plda.errors import InputError
@@ -413,29 +413,45 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     tree.leave_out_optional_stages()
     write_ablations(
         tmp_path,
-        until="evaluate_cams",
-        metrics=["seeds.miou", "pseudo_masks.miou"],
-        repeats={"s0": {}, "s1": {"make_masks.undecided": 0.2}},
-        runs={"a": {}, "b": {"make_masks.refinement": []}},
+        metrics=["seeds.miou", "predictions.miou"],
+        repeats={"s0": {"seed": 0}, "s1": {"seed": 1}},
+        runs={"a": {}, "b": {"train_segmenter.epochs": 1}},
     )
     tree.commit()
 
-    # every stage runs once: a-s0 equals main, and the others share all stages before make_masks
-    cams = ("download_data", "index_data", "download_backbone", "train_cam", "infer_cams", "train_boundary")
-    assert plan(tree) == {**dict.fromkeys(cams, 1), "make_masks": 4, "evaluate_cams": 4, "compare_runs": 1}
+    # every stage runs once: a-s0 equals main, and b shares all stages before the segmentation network
+    after_segmenter = {"train_segmenter": 4, "predict_masks": 4, "evaluate": 4, "compare_runs": 1}
+    cams = {
+        "download_backbone": 2,
+        "train_cam": 2,
+        "infer_cams": 2,
+        "train_boundary": 2,
+        "make_masks": 2,
+        "evaluate_cams": 2,
+        "relabel_masks": 2,
+    }
+    assert plan(tree) == {"download_data": 1, "index_data": 1, **cams, **after_segmenter}
     printed = tree.run("snakemake", "--cores", "1", "ablations")
     assert plan(tree) == {}
     assert "Nothing to be done" in tree.run("snakemake", "--cores", "1", "ablations")
     folders = {run.name: {p.name for p in run.iterdir()} for run in (tmp_path / "results").glob("*-s*")}
-    own_files = {"params.yaml", "make_masks", "evaluate_cams"}
-    assert folders == {"a-s1": own_files, "b-s0": own_files, "b-s1": own_files}
-    assert (tmp_path / "logs/b-s1/make_masks.benchmark.tsv").exists()
+    after = {"params.yaml", "train_segmenter", "predict_masks", "evaluate"}
+    assert folders == {
+        "a-s1": {"params.yaml", "download_backbone", *AFTER_CAMS},
+        "b-s0": after,
+        "b-s1": after,
+    }
+    assert (tmp_path / "logs/b-s1/train_segmenter.benchmark.tsv").exists()
 
     # the table has the values of the metrics files
-    files = {run: f"results/{run}/evaluate_cams/metrics.json" for run in ("main", "a-s1", "b-s0", "b-s1")}
-    scores = {run: json.loads((tmp_path / f).read_text())["pseudo_masks"]["miou"] for run, f in files.items()}
+    scores = {
+        run: json.loads((tmp_path / "results" / run / "evaluate/metrics.json").read_text())["predictions"][
+            "miou"
+        ]
+        for run in ("main", "a-s1", "b-s0", "b-s1")
+    }
     table = pd.read_csv(tmp_path / "results/ablations.csv").set_index(["run", "metric"])
-    row = table.loc["b", "pseudo_masks.miou"]
+    row = table.loc["b", "predictions.miou"]
     values = [scores["b-s0"], scores["b-s1"]]
     differences = [scores["b-s0"] - scores["main"], scores["b-s1"] - scores["a-s1"]]
     half = 12.7062 * np.std(differences, ddof=1) / math.sqrt(2)
@@ -456,15 +472,15 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
     kept = tree.make("adopt-ablations")
     assert "Saved as DVC experiments: a-s0, a-s1, b-s0, b-s1" in kept
     assert tree.run("git", "status", "--short") == ""
-    said = tree.run(
-        "dvc", "metrics", "diff", "a-s1", "b-s1", "--json"
-    )  # first warns: no evaluate/metrics.json
-    diff = json.loads(said.splitlines()[-1])[files["main"]]["pseudo_masks.miou"]
+    file = "results/main/evaluate/metrics.json"
+    diff = json.loads(tree.run("dvc", "metrics", "diff", "a-s1", "b-s1", "--json"))[file]["predictions.miou"]
     assert (diff["old"], diff["new"]) == (scores["a-s1"], scores["b-s1"])
     words = tree.run("dvc", "metrics", "diff", "a-s1", "b-s1")
-    assert re.search(rf"pseudo_masks.miou +{scores['a-s1']} +{scores['b-s1']} ", words)
+    assert re.search(rf"predictions.miou +{scores['a-s1']} +{scores['b-s1']} ", words)
     params = json.loads(tree.run("dvc", "params", "diff", "a-s1", "b-s1", "--json"))
-    assert params == {"params.yaml": {"make_masks.refinement": {"old": "['pamr']", "new": "[]"}}}
+    assert params == {
+        "params.yaml": {"train_segmenter.epochs": {"old": TRAINER["epochs"], "new": 1, "diff": -1}}
+    }
     shown = tree.run("dvc", "exp", "show", "--csv")
     assert all(f"\n{name}," in shown for name in ("a-s0", "a-s1", "b-s0", "b-s1"))
 
@@ -474,11 +490,11 @@ def test_ablations_end_to_end(tmp_path: Path) -> None:
 
     # a changed late value of one run reruns only that run's later stages
     changed = yaml.safe_load((tmp_path / "ablations.yaml").read_text())
-    changed["runs"]["b"]["make_masks.background_score"] = 0.3
+    changed["runs"]["b"]["train_segmenter.lr"] = 0.002
     write_ablations(tmp_path, **changed)
-    assert plan(tree) == {"make_masks": 2, "evaluate_cams": 2, "compare_runs": 1}
+    assert plan(tree) == {"train_segmenter": 2, "predict_masks": 2, "evaluate": 2, "compare_runs": 1}
     assert "Snakemake has work left" in tree.make("adopt-ablations", ok=False)
-    tree.run("snakemake", "--cores", "1", "results/b-s0/evaluate_cams/metrics.json")
-    assert plan(tree)["make_masks"] == 1
+    tree.run("snakemake", "--cores", "1", "results/b-s0/train_segmenter/network.pt")
+    assert plan(tree)["train_segmenter"] == 1
     params = read_params(tmp_path / "results/b-s0/params.yaml")
-    assert (params.make_masks.background_score, params.compute.workers) == (0.3, 1)
+    assert (params.train_segmenter.lr, params.compute.workers) == (0.002, 1)

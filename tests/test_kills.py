@@ -19,6 +19,9 @@ def test_lock_and_training_state_survive_kill_and_ctrl_c(tmp_path: Path) -> None
     log = tmp_path / "logs/main/train_cam.log"
     running: list[Popen[str]] = []
 
+    def resumed() -> bool:
+        return log.exists() and "resumed after step" in log.read_text()
+
     def started(sign: Callable[[], bool]) -> Popen[str]:
         """Start Snakemake; wait until its training job gives a sign."""
         running.append(tree.start(*TRAIN))
@@ -35,12 +38,12 @@ def test_lock_and_training_state_survive_kill_and_ctrl_c(tmp_path: Path) -> None
         kill_group(first)
 
         log.unlink()  # Snakemake removes it as well, some time before the job starts a new one
-        second = started(lambda: log.exists() and "resumed after step" in log.read_text())
+        second = started(resumed)
         os.killpg(second.pid, signal.SIGINT)
         second.communicate()
         assert not log.read_text().splitlines()[-1].startswith("epoch")
         log.unlink()
-        kill_group(started(lambda: log.exists() and "resumed after step" in log.read_text()))
+        kill_group(started(resumed))
     finally:
         for snakemake in running:
             kill_group(snakemake)

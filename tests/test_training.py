@@ -115,10 +115,10 @@ def trainer(name: str, drawn: Path, out: Path) -> tuple[Path, dict[str, Path]]:
     }
 
 
-def start(params: Path, paths: dict[str, Path]) -> "subprocess.Popen[str]":
+def start(name: str, params: Path, paths: dict[str, Path]) -> "subprocess.Popen[str]":
     flags = [text for flag, path in paths.items() for text in ("--" + flag.replace("_", "-"), str(path))]
     return subprocess.Popen(
-        [sys.executable, "-m", "plda", "train_segmenter", "--params", str(params), *flags],
+        [sys.executable, "-m", "plda", name, "--params", str(params), *flags],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
@@ -137,22 +137,22 @@ def wait_for_checkpoint(folder: Path, process: "subprocess.Popen[str]") -> Path:
     raise AssertionError(f"no checkpoint: {process.communicate()[1]}")
 
 
-def test_killed_training_resumes_bit_for_bit(drawn: Path, tmp_path: Path) -> None:
-    """The segmentation network; train_cam is killed in test_distributed."""
+@pytest.mark.parametrize("name", ["train_cam", "train_segmenter"])
+def test_killed_training_resumes_bit_for_bit(drawn: Path, tmp_path: Path, name: str) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    unbroken = start(*trainer("train_segmenter", drawn, whole))
+    unbroken = start(name, *trainer(name, drawn, whole))
     assert "resumed" not in unbroken.communicate()[1]
 
-    params, paths = trainer("train_segmenter", drawn, broken)
-    first = start(params, paths)
+    params, paths = trainer(name, drawn, broken)
+    first = start(name, params, paths)
     last = wait_for_checkpoint(broken / "checkpoints", first)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert not (broken / "network.pt").exists()
     step = load(last)["step"]
-    second = start(params, paths)
+    second = start(name, params, paths)
     assert f"resumed after step {step}" in second.communicate()[1]
     assert second.returncode == 0
     for file in ("network.pt", "history.csv"):
